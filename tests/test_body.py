@@ -1,0 +1,55 @@
+"Bodies of other shapes: maps found by stride, clear words where there are none, files of weights of all kinds"
+import pytest, timm, torch
+from ssd_tutorial.body import BODIES, Body, WeightsError, load_body_weights, make_body
+
+X = torch.rand(1,3,64,64)
+
+
+@pytest.mark.parametrize('name', ['vgg16_bn','convnext_atto','dla34','mobilenetv3','resnet18','darknet53','repvit_m0_9'])
+def test_level_is_stride(name):
+    "VGG's list of maps begins at stride 1, ConvNeXt's at 4, DLA's has one to skip: level 3 is stride 16 all the same"
+    body = make_body(name, 'none').eval()
+    with torch.no_grad(): maps = body(X)
+    assert body.strides==[16,32] and [tuple(m.shape) for m in maps]==[(1,c,64//s,64//s) for c,s in zip(body.channels, body.strides)]
+
+
+@pytest.mark.parametrize('name,words', [('vit_tiny_patch16_224','strides 16, 16, 16; none has 32'), ('nothing_like_it','No body')])
+def test_no_such_maps(name, words):
+    with pytest.raises(WeightsError, match=words): make_body(name, 'none')
+
+
+def test_every_short_name_is_timms():
+    assert all(timm.is_model(n) for n in BODIES.values())
+
+
+@pytest.mark.parametrize('name', ['vgg11_bn','resnet18','convnext_atto','mobilenetv3'])
+def test_weights_of_the_whole_classifier(name, tmp_path):
+    "timm renames layers when it cuts a network (features.0 becomes features_0): the whole classifier's file still fits"
+    torch.manual_seed(0); net = timm.create_model(BODIES.get(name,name)); torch.save(net.state_dict(), tmp_path/'w.pth')
+    body = make_body(name, tmp_path/'w.pth')
+    own = dict(net.named_parameters()); first = next(iter(body.net.parameters()))
+    assert torch.equal(first, next(iter(own.values())))
+
+
+def test_files_of_weights(tmp_path):
+    body = Body('resnet18'); state = body.state_dict()
+    from safetensors.torch import save_file
+    save_file({k: v.contiguous() for k,v in body.net.state_dict().items()}, tmp_path/'w.safetensors')
+    torch.save(dict(model={f'module.{k}': v for k,v in state.items()}, epoch=3), tmp_path/'w.pth')
+    for f in ('w.safetensors','w.pth'): assert torch.equal(make_body('resnet18', tmp_path/f).net.conv1.weight, body.net.conv1.weight)
+    (tmp_path/'text.pth').write_text('hello'); torch.save([1,2], tmp_path/'list.pth'); torch.save(body, tmp_path/'pickled.pth')
+    for f in ('text.pth','list.pth','pickled.pth','none.pth'):
+        with pytest.raises(WeightsError, match=f'{f}: no readable file of weights.*--weights none'): make_body('resnet18', tmp_path/f)
+    with pytest.raises(WeightsError, match='another body'): load_body_weights(Body('resnet18'), {})
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch):
+    real = timm.create_model
+    def offline(name, pretrained=False, **kw):
+        if pretrained: raise OSError('no network')
+        return real(name, **kw)
+    monkeypatch.setattr(timm, 'create_model', offline)
+    for name in ('resnet18','mobilenetv3_large_100'):
+        with pytest.raises(WeightsError) as e: make_body(name)
+        for words in (name, 'could not be fetched (OSError)', '--weights FILE', '--weights none', '--body efficientnet_lite0'): assert words in str(e.value)
+    assert make_body().channels==[112,320]

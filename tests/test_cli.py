@@ -1,0 +1,115 @@
+"The command, end to end: four formats in, detector, report and predictions out; wrong input ends with one line and status 2"
+import json
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from ssd_tutorial.cli import main
+from ssd_tutorial.detector import Detector
+from ssd_tutorial.readers import generated_data, load_dataset, save_coco, save_voc, save_yolo
+
+SAVE = dict(voc=save_voc, coco=save_coco, yolo=save_yolo)
+
+
+def run(*args):
+    r = CliRunner().invoke(main, [str(a) for a in args], catch_exceptions=False)
+    return r.exit_code, r.output
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "Three data sets with images without objects among them, and a detector trained for two steps"
+    root = tmp_path_factory.mktemp('sets'); data = generated_data('multiscale', n_train=12, n_valid=6, n_empty=.3)
+    for name,save in SAVE.items(): save(data, root/name)
+    code,out = run('train', '--data', root/'voc', '--epochs', 1, '--max-steps', 2, '--batch-size', 4, '--out', root/'d.pt')
+    assert code==0, out
+    return root
+
+
+@pytest.mark.parametrize('kind', SAVE)
+def test_train_evaluate_predict(folder, kind, tmp_path):
+    code,out = run('train', '--data', folder/kind, '--epochs', 1, '--max-steps', 1, '--batch-size', 4, '--out', tmp_path/'d.pt')
+    assert code==0, out
+    log = json.loads((tmp_path/'d.json').read_text()); assert log['settings']['max_steps']==1
+    code,out = run('evaluate', '--data', folder/kind, '--detector', tmp_path/'d.pt', '--json', tmp_path/'r.json')
+    assert code==0, out
+    report = json.loads((tmp_path/'r.json').read_text())
+    assert {'map50','map','voc07_map50','per_class','images','objects','protocol'} <= set(report) and report['images']==6
+    photos = folder/'voc'/'JPEGImages'
+    code,out = run('predict', photos, '--detector', tmp_path/'d.pt', '--out', tmp_path/'found', '--score', 0)
+    assert code==0, out
+    rows = json.loads((tmp_path/'found'/'predictions.json').read_text())
+    assert rows and all(isinstance(r['image_id'], int) and r['bbox'][2]>=0 and r['bbox'][3]>=0 for r in rows)
+    assert len(list((tmp_path/'found').glob('*.png')))==len(list(photos.iterdir()))
+
+
+def test_category_ids_are_the_data_sets_own(folder, tmp_path):
+    data = load_dataset(folder/'coco'); data.category_ids = (0, *range(10, 10+len(data.vocab)-1)); save_coco(data, tmp_path/'gaps')
+    run('train', '--data', tmp_path/'gaps', '--epochs', 1, '--max-steps', 1, '--batch-size', 4, '--out', tmp_path/'d.pt')
+    run('predict', folder/'voc'/'JPEGImages', '--detector', tmp_path/'d.pt', '--out', tmp_path/'found', '--score', 0, '--no-pictures')
+    rows = json.loads((tmp_path/'found'/'predictions.json').read_text())
+    assert {r['category_id'] for r in rows} <= set(data.category_ids[1:])
+    names = dict(zip(data.category_ids[1:], data.vocab[1:])); assert all(names[r['category_id']]==r['category_name'] for r in rows)
+
+
+WRONG = [
+    (['train','--data','nowhere'], 'no such folder'),
+    (['train','--data','{sets}/voc','--weights','gone.pth'], '--weights none'),
+    (['train','--data','{sets}/voc','--lr','fast'], 'find'),
+    (['train','--data','{sets}/voc','--arch','yolo'], 'No architecture'),
+    (['train','--data','{sets}/voc','--body','alexnot'], 'No body'),
+    (['evaluate','--data','{sets}/voc','--detector','gone.pt'], 'ssd-tutorial train'),
+    (['evaluate','--data','{sets}/voc','--split','test','--detector','{sets}/d.pt'], 'no split'),
+    (['evaluate','--data','{sets}/voc','--detector','{sets}/voc/ImageSets/Main/train.txt'], 'not a saved detector'),
+    (['predict','gone.jpg','--detector','{sets}/d.pt'], 'no such file'),
+    (['predict','{sets}/voc/ImageSets','--detector','{sets}/d.pt'], 'no image files'),
+    (['predict','{sets}/voc/ImageSets/Main/train.txt','--detector','{sets}/d.pt'], 'not a readable image'),
+    (['predict'], 'Missing argument'),
+    (['train','--data','generated:nothing'], 'no such preset')]
+
+@pytest.mark.parametrize('args,says', WRONG, ids=[' '.join(a)[:40] for a,_ in WRONG])
+def test_wrong_input(folder, args, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code,out = run(*(a.format(sets=folder) for a in args))
+    assert code==2 and says in out and 'Traceback' not in out, out
+
+
+@pytest.mark.parametrize('command', [[], ['train'], ['evaluate'], ['predict'], ['demo']])
+def test_help_has_an_example(command):
+    code,out = run(*command, '--help')
+    assert code==0 and 'Example:' in out and 'ssd-tutorial' in out
+
+
+def test_odd_pictures(folder):
+    "Grey, palette, transparent, 16-bit, one pixel, very wide: all predict, in the original's pixels"
+    det = Detector.load(folder/'d.pt'); rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 255, (40,60,3), dtype=np.uint8))
+    odd = [rgb.convert(m) for m in ('L','P','RGBA','CMYK','1')]+[Image.fromarray(rng.integers(0, 65535, (40,60), dtype=np.uint16))]
+    for d in det.predict(odd, score=0.): assert d.size_hw==(40,60) and (d.boxes_px<=[60,40,60,40]).all() and (d.boxes_px>=0).all()
+    for size in ((1,1),(2000,10)): assert det.predict(Image.new('RGB', size), score=0.).size_hw==size[::-1]
+
+
+def test_saved_file_is_safe(folder):
+    "Opening a detector runs nobody's code"
+    d = torch.load(folder/'d.pt', weights_only=True); assert isinstance(json.loads(d['json']), dict)
+
+
+def test_data_loader_and_predict_agree(folder):
+    "mAP through the loader and through files agrees to 1e-4"
+    from ssd_tutorial.augment import make_dls, unpad
+    from ssd_tutorial.metrics import evaluate_found, truth_of
+    det, data = Detector.load(folder/'d.pt'), load_dataset(folder/'voc')
+    loader, truths = [], []
+    for images,targets in make_dls(data, bs=4, strength=None, device='cpu').valid: loader += det.detect_batch(images, score=.01); truths += unpad(targets)
+    files = det.predict([r.image for r in data.valid], score=.01)
+    as_found = [dict(boxes_xyxy=torch.tensor(d.boxes_px)/torch.tensor([d.size_hw[1],d.size_hw[0]]*2), scores=torch.tensor(d.scores), labels=torch.tensor(d.labels)) for d in files]
+    a, b = evaluate_found(loader, truths, det.vocab), evaluate_found(as_found, truth_of(data.valid), det.vocab)
+    assert abs(a.map50-b.map50)<1e-4 and abs(a.map-b.map)<1e-4
+
+
+def test_real_folders(real_data, tmp_path):
+    "Every folder of real photographs trains for two steps and evaluates"
+    for name in ('coco_tiny','coco_mini'):
+        code,out = run('train', '--data', real_data/name, '--epochs', 1, '--max-steps', 2, '--batch-size', 4, '--out', tmp_path/f'{name}.pt')
+        assert code==0 and 'mAP50' in out, out

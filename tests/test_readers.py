@@ -1,0 +1,403 @@
+"Readers: round trips, the damage table, layouts found in the wild, downloads up to the request, real data where it is"
+import http.server, json, re, shutil, threading, time, urllib.error, zipfile
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import pytest
+from PIL import Image
+import ssd_tutorial.readers as R
+from ssd_tutorial.readers import (DataError, download_coco, fetch, generated_data, load_dataset, mend_box, open_image,
+                                  read_coco, read_voc, recognise, save_coco, save_voc, save_yolo)
+
+WRITERS = dict(voc=save_voc, coco=save_coco, yolo=save_yolo)
+
+
+@pytest.fixture(scope='module')
+def data(): return generated_data(n_train=5, n_valid=3, seed=3, size=64, n_empty=.2)
+
+
+def save_fastai(data, root):
+    "fastai's layout: train.json beside train/"
+    save_coco(replace(data, splits=dict(train=data.train)), root)
+    (root/'annotations'/'instances_train.json').rename(root/'train.json'); (root/'annotations').rmdir()
+    return root
+
+
+def boxes_by_name(records, vocab):
+    return {Path(r.file_name).stem: sorted((vocab[l], *np.round(b.tolist(), 2)) for b,l in zip(r.boxes_px, r.labels)) for r in records}
+
+
+# ---------------------------------------------------------------- round trips
+@pytest.mark.parametrize('kind', ['voc','coco','yolo','fastai'])
+def test_round_trip(data, tmp_path, kind):
+    root = save_fastai(data, tmp_path/'set') if kind=='fastai' else WRITERS[kind](data, tmp_path/'set')
+    assert recognise(root)==dict(fastai='coco').get(kind, kind)
+    back = load_dataset(root)
+    if kind=='fastai':
+        assert len(back.train)==4 and len(back.valid)==1 and 'held out' in back.notes[-1]
+        found, true = boxes_by_name(back.train+back.valid, back.vocab), boxes_by_name(data.train, data.vocab)
+    else:
+        assert {k: len(v) for k,v in back.splits.items()}==dict(train=5, val=3) and not back.notes
+        found, true = boxes_by_name(back.train+back.valid, back.vocab), boxes_by_name(data.train+data.valid, data.vocab)
+    assert found==true
+    for r in back.train: assert r.size_hw==(64,64) and r.load().size==(64,64) and r.boxes_px.dtype==np.float32 and r.labels.dtype==np.int64
+    assert any(len(r.labels)==0 for r in data.train+data.valid), 'an image without objects is part of the trip'
+
+
+def test_flags_survive(data, tmp_path):
+    r = replace(data.train[0], difficult=np.ones(len(data.train[0].labels), bool)); d = replace(data, splits=dict(train=[r], val=data.valid))
+    assert read_voc(save_voc(d, tmp_path/'voc')).train[0].difficult.all()
+    r = replace(r, crowd=np.ones(len(r.labels), bool)); d = replace(data, splits=dict(train=[r], val=data.valid))
+    back = read_coco(save_coco(d, tmp_path/'coco')).train[0]
+    assert back.difficult.all() and back.crowd.all()
+
+
+def test_category_ids_both_ways(data, tmp_path):
+    d = replace(data, category_ids=(0,1,11,13,44,90,7)); back = load_dataset(save_coco(d, tmp_path))
+    name = {c: n for c,n in zip(d.category_ids, d.vocab)}
+    assert {c: n for c,n in zip(back.category_ids, back.vocab)}==name and back.category_ids[1:]==tuple(sorted(d.category_ids[1:]))
+    assert load_dataset(save_yolo(data, tmp_path/'y')).category_ids==(-1,0,1,2,3,4,5)
+
+
+# ---------------------------------------------------------------- damage
+def edit(kind, root, box=None, label=None):
+    "Write a damaged box (pixels of a 64 px image) or label into the first training annotation that has an object; returns its image's stem"
+    if kind=='voc':
+        path = next(p for p in sorted((root/'Annotations').glob('*.xml')) if '<object>' in p.read_text() and p.stem in (root/'ImageSets/Main/train.txt').read_text())
+        text = path.read_text()
+        if box is not None:
+            for tag,v in zip(('xmin','ymin','xmax','ymax'), (box[0]+1,box[1]+1,box[2],box[3])): text = re.sub(f'<{tag}>[^<]*', f'<{tag}>{v}', text, count=1)
+        path.write_text(text); return path.stem
+    if kind=='coco':
+        path = root/'annotations'/'instances_train.json'; d = json.loads(path.read_text()); a = d['annotations'][0]
+        if box is not None: a['bbox'] = [box[0], box[1], box[2]-box[0], box[3]-box[1]]
+        if label is not None: a['category_id'] = label
+        path.write_text(json.dumps(d)); return next(Path(i['file_name']).stem for i in d['images'] if i['id']==a['image_id'])
+    path = next(p for p in sorted((root/'labels'/'train').glob('*.txt')) if p.read_text()); rows = [l.split() for l in path.read_text().splitlines()]
+    if box is not None: rows[0][1:] = [str(v/64) for v in ((box[0]+box[2])/2, (box[1]+box[3])/2, box[2]-box[0], box[3]-box[1])]
+    if label is not None: rows[0][0] = str(label)
+    path.write_text('\n'.join(map(' '.join, rows))); return path.stem
+
+
+NAN = float('nan')
+DAMAGE = {  # name: (box in pixels of a 64 px image, words of the message, what fix makes of it: a box, or None where the object goes)
+    'degenerate': ([20,20,20,40], 'has no area', None),
+    'flipped on one axis': ([40,20,20,40], 'flipped', [20,20,40,40]),
+    'flipped on both axes': ([40,40,20,20], 'flipped', [20,20,40,40]),
+    'partly outside': ([40,40,90,90], 'partly outside', [40,40,64,64]),
+    'beyond the first pixel': ([-5,10,20,30], 'partly outside', [0,10,20,30]),
+    'wholly outside': ([70,10,90,30], 'lies outside', None),
+    'not a number': ([NAN,10,20,30], 'not finite', None)}
+
+@pytest.mark.parametrize('policy', ['raise','fix','skip'])
+@pytest.mark.parametrize('kind', list(WRITERS))
+@pytest.mark.parametrize('case', list(DAMAGE))
+def test_damaged_box(data, tmp_path, case, kind, policy):
+    box, words, mended = DAMAGE[case]; root = WRITERS[kind](data, tmp_path/'set'); stem = edit(kind, root, box)
+    n = {Path(r.file_name).stem: len(r.labels) for r in data.train}
+    if policy=='raise':
+        with pytest.raises(DataError) as e: load_dataset(root)
+        message = str(e.value)
+        assert stem in message and 'object 0' in message and words in message and 'on_error' in message
+        assert ('nan' if case=='not a number' else str(float(box[2]))) in message, 'the message holds the value'
+        return
+    back = load_dataset(root, on_error=policy); records = {Path(r.file_name).stem: r for r in back.train}
+    assert stem in ' '.join(back.notes) and words in ' '.join(back.notes) and '1 faults' in back.notes[0]
+    if policy=='skip': assert stem not in records and len(records)==len(n)-1
+    else:
+        assert len(records)==len(n) and len(records[stem].labels)==n[stem]-(mended is None)
+        if mended: np.testing.assert_allclose(records[stem].boxes_px[0], mended, atol=1e-3)
+
+
+@pytest.mark.parametrize('kind,label', [('coco',999),('yolo',17),('yolo',-1)])
+def test_unknown_label(data, tmp_path, kind, label):
+    root = WRITERS[kind](data, tmp_path/'set'); stem = edit(kind, root, label=label)
+    with pytest.raises(DataError, match='not among 1…6') as e: load_dataset(root)
+    assert stem in str(e.value) and 'object 0' in str(e.value) and str(label) in str(e.value)
+    n = len(next(r for r in data.train if Path(r.file_name).stem==stem).labels)
+    fixed = next(r for r in load_dataset(root, 'fix').train if Path(r.file_name).stem==stem); assert len(fixed.labels)==n-1
+    assert stem not in [Path(r.file_name).stem for r in load_dataset(root, 'skip').train]
+
+
+def test_unknown_label_voc(data, tmp_path):
+    root = save_voc(data, tmp_path); d = read_voc(root, vocab=('background','disc'))
+    with pytest.raises(DataError, match='object 0 \\((triangle|square|star|cross|arrow)\\) has label -1'): R.check_data(d)
+
+
+def damage_image(path, how):
+    if how=='missing': path.unlink()
+    elif how=='text': path.write_text('not an image')
+    elif how=='empty': path.write_bytes(b'')
+    else: path.write_bytes(path.read_bytes()[:len(path.read_bytes())//2])  # a download that broke off
+
+@pytest.mark.parametrize('policy', ['raise','fix','skip'])
+@pytest.mark.parametrize('how', ['missing','text','empty','cut'])
+@pytest.mark.parametrize('kind', list(WRITERS))
+def test_damaged_image(data, tmp_path, kind, how, policy):
+    root = WRITERS[kind](data, tmp_path/'set'); stem = Path(data.train[1].file_name).stem
+    damage_image(next(root.rglob(f'{stem}.png')), how)
+    if policy=='raise':
+        with pytest.raises(DataError, match='no such image' if how=='missing' else 'not a readable image') as e: load_dataset(root)
+        assert stem in str(e.value) and 'on_error="skip"' in str(e.value)
+    else:
+        back = load_dataset(root, policy)
+        assert stem not in [Path(r.file_name).stem for r in back.train] and len(back.train)==4 and stem in ' '.join(back.notes)
+
+
+def test_annotation_of_unknown_image(data, tmp_path):
+    root = save_coco(data, tmp_path); path = root/'annotations'/'instances_train.json'; d = json.loads(path.read_text())
+    d['annotations'].append(dict(id=777, image_id=4711, category_id=1, bbox=[0,0,5,5])); path.write_text(json.dumps(d))
+    with pytest.raises(DataError, match='annotation 777 is of image 4711'): load_dataset(root)
+    for policy in ('fix','skip'):
+        back = load_dataset(root, policy); assert len(back.train)==5 and '4711' in back.notes[0]
+
+
+@pytest.mark.parametrize('text,words', [('<annotation><obj', 'not readable XML'), ('<annotation><object><name>disc</name></object></annotation>', 'object 0 has no <bndbox>'),
+    ('<annotation><object><bndbox/></object></annotation>', 'has no <name>'),
+    ('<annotation><object><name>disc</name><bndbox><xmin>a</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>', 'no number'), (None, 'no such annotation')])
+def test_voc_annotation_that_cannot_be_read(data, tmp_path, text, words):
+    root = save_voc(data, tmp_path); path = root/'Annotations'/f'{Path(data.train[0].file_name).stem}.xml'
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(DataError, match=words) as e: load_dataset(root)
+    assert path.name in str(e.value)
+    for policy in ('fix','skip'):
+        back = load_dataset(root, policy); assert len(back.train)==4 and path.name in back.notes[0]
+
+
+@pytest.mark.parametrize('line', ['cat .5 .5 .1 .1', '0 .5 .5', '1.5 .5 .5 .1 .1', 'nan .5 .5 .1 .1', '0 .1 .1 .2 .2 .3 .3 .4'])
+def test_yolo_line_that_cannot_be_read(data, tmp_path, line):
+    root = save_yolo(data, tmp_path); path = root/'labels'/'train'/f'{Path(data.train[0].file_name).stem}.txt'; path.write_text(line)
+    with pytest.raises(DataError, match='line 1 is') as e: load_dataset(root)
+    assert path.name in str(e.value) and line in str(e.value)
+    back = load_dataset(root, 'fix'); assert len(back.train)==4 and path.name in back.notes[0], 'left out, never kept as an image without objects'
+
+
+def test_coco_annotations_that_say_little(data, tmp_path):
+    root = save_coco(data, tmp_path); path = root/'annotations'/'instances_train.json'; whole = path.read_text()
+    def changed(**new):
+        d = json.loads(whole); a = d['annotations'][0]; a.update(new); [a.pop(k) for k,v in new.items() if v is None]; path.write_text(json.dumps(d))
+    changed(bbox=None)
+    with pytest.raises(DataError, match='not finite'): load_dataset(root)
+    assert sum(len(r.labels) for r in load_dataset(root, 'fix').train)==sum(len(r.labels) for r in data.train)-1
+    changed(bbox=None, segmentation=[[1,2,9,2,9,12],[3,3,4,14,5,5]])
+    assert any((r.boxes_px==[1,2,9,14]).all(1).any() for r in load_dataset(root).train), 'the box of an outline is what encloses it'
+    changed(segmentation=dict(counts='abc', size=[64,64]), iscrowd=1); assert sum(r.crowd.sum() for r in load_dataset(root).train)==1
+    d = json.loads(whole); d['images'].append(d['images'][0]); path.write_text(json.dumps(d))
+    with pytest.raises(DataError, match='stands twice in "images"'): load_dataset(root)
+    path.write_text('{"images": []}')
+    with pytest.raises(DataError, match='no annotations, categories in it'): load_dataset(root)
+    path.write_text('{')
+    with pytest.raises(DataError, match='not readable JSON'): load_dataset(root)
+
+
+def test_what_is_no_data_set(tmp_path, data):
+    with pytest.raises(DataError, match='not a data set we know'): load_dataset(tmp_path)
+    with pytest.raises(DataError, match='no such folder'): load_dataset(tmp_path/'nowhere')
+    (tmp_path/'a.txt').write_text('hello')
+    with pytest.raises(DataError, match='a file, not a folder'): load_dataset(tmp_path/'a.txt')
+    with pytest.raises(DataError, match='not a data set we know'): load_dataset(tmp_path)
+    save_voc(data, tmp_path/'VOCdevkit'/'VOC2007')
+    with pytest.raises(DataError, match='Did you mean .*VOC2007'): load_dataset(tmp_path/'VOCdevkit')
+    (tmp_path/'hollow'/'Annotations').mkdir(parents=True)
+    with pytest.raises(DataError, match='no images left'): load_dataset(tmp_path/'hollow')
+    with pytest.raises(DataError, match='choose one of raise, fix, skip'): load_dataset(tmp_path, on_error='ignore')
+    with pytest.raises(DataError, match='choose from largest, grid'): load_dataset('generated:nothing')
+
+
+def test_splits(data, tmp_path):
+    with pytest.raises(DataError, match="no split 'test'; it has train, val"): load_dataset(save_voc(data, tmp_path/'a')).split('test')
+    root = save_voc(data, tmp_path/'b'); shutil.rmtree(root/'ImageSets'); back = load_dataset(root)
+    assert len(back.train)==6 and len(back.valid)==2 and 'a fifth of train' in back.notes[0]
+    assert [r.image_id for r in back.valid]==[r.image_id for r in load_dataset(root).valid]!=[r.image_id for r in load_dataset(root, seed=1).valid]
+    only = load_dataset(save_coco(replace(data, splits=dict(test=data.train)), tmp_path/'c'))
+    assert len(only.split('test'))==5
+    with pytest.raises(DataError, match="no split 'train'; it has test"): only.train
+    (tmp_path/'a'/'ImageSets'/'Main'/'val.txt').write_text(''); assert 'held out' in load_dataset(tmp_path/'a').notes[-1]
+    with pytest.raises(DataError, match='one image cannot'): load_dataset(save_coco(replace(data, splits=dict(train=data.train[:1])), tmp_path/'d'))
+
+
+# ---------------------------------------------------------------- layouts found in the wild
+def test_voc_layouts(data, tmp_path):
+    root = save_voc(data, tmp_path/'voc'); main = root/'ImageSets'/'Main'; stems = [Path(r.file_name).stem for r in data.train]
+    (main/'train.txt').write_text('\n'.join(f'{s} {f}' for s,f in zip(stems, (' 1','-1',' 0','1','-1')))+f'\n\n{stems[0]}  1\n')  # flags, an empty line, one name twice
+    (main/'dog_train.txt').write_text('nothing -1\n'); assert len(load_dataset(root).train)==5
+    (main/'trainval.txt').write_text(''.join(f'{Path(r.file_name).stem}\n' for r in data.train+data.valid)); (main/'train.txt').unlink()
+    assert {Path(r.file_name).stem for r in load_dataset(root).train}==set(stems), 'trainval without val is train'
+    flat = tmp_path/'export'  # labelling services put image and XML side by side
+    for part,src in (('train',data.train),('valid',data.valid)):
+        (flat/part).mkdir(parents=True)
+        for r in src:
+            stem = Path(r.file_name).stem; shutil.copy(root/'Annotations'/f'{stem}.xml', flat/part); shutil.copy(root/'JPEGImages'/f'{stem}.png', flat/part)
+    assert recognise(flat)=='voc' and {k: len(v) for k,v in load_dataset(flat).splits.items()}==dict(train=5, val=3)
+    deep = tmp_path/'deep'; save_voc(data, deep); shutil.rmtree(deep/'ImageSets')
+    for part in ('Annotations','JPEGImages'):
+        (deep/part/'sub').mkdir(); [p.rename(deep/part/'sub'/p.name) for p in (deep/part).glob('*.*')]
+    assert len(load_dataset(deep).train)==6
+
+
+def test_voc_names_that_lie(data, tmp_path):
+    root = save_voc(data, tmp_path); path = root/'Annotations'/f'{Path(data.train[0].file_name).stem}.xml'
+    for name in (r'C:\photos\other.jpg', 'gone.png', ''):
+        path.write_text(re.sub('<filename>[^<]*', lambda m: f'<filename>{name}', path.read_text())); assert Path(load_dataset(root).train[0].image).stem==path.stem
+    (root/'JPEGImages'/f'{path.stem}.png').rename(root/'JPEGImages'/'renamed.png')
+    path.write_text(re.sub('<filename>[^<]*', '<filename>renamed.png', path.read_text())); assert Path(load_dataset(root).train[0].image).name=='renamed.png'
+
+
+def test_zero_based_voc(data, tmp_path):
+    root = save_voc(data, tmp_path); text = '<annotation><object><name>disc</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>10</xmax><ymax>10</ymax></bndbox></object></annotation>'
+    (root/'Annotations'/f'{Path(data.train[0].file_name).stem}.xml').write_text(text)
+    with pytest.raises(DataError, match='one_based=False'): load_dataset(root)
+    assert load_dataset(root, one_based=False).train[0].boxes_px.tolist()==[[0,0,10,10]]
+
+
+def test_coco_layouts(data, tmp_path):
+    root = save_coco(data, tmp_path/'coco'); ann = root/'annotations'
+    for p in ann.glob('*.json'): shutil.copy(p, ann/p.name.replace('instances_','captions_'))
+    (ann/'instances_train.json').rename(ann/'instances_train2017.json'); (root/'train').rename(root/'train2017')
+    (root/'images').mkdir(); (root/'val').rename(root/'images'/'val'); assert {k: len(v) for k,v in load_dataset(root).splits.items()}==dict(train=5, val=3)
+    export = tmp_path/'export'; save_coco(data, export)
+    (export/'val').rename(export/'valid'); (export/'annotations'/'instances_val.json').rename(export/'valid'/'_annotations.coco.json')
+    (export/'annotations'/'instances_train.json').rename(export/'train'/'_annotations.coco.json'); (export/'annotations').rmdir()
+    assert {k: len(v) for k,v in load_dataset(export).splits.items()}==dict(train=5, val=3)
+    tool = tmp_path/'tool'; save_coco(replace(data, splits=dict(default=data.train)), tool); (tool/'images').mkdir(); (tool/'default').rename(tool/'images'/'sub')
+    p = tool/'annotations'/'instances_default.json'; d = json.loads(p.read_text())
+    for im in d['images']: im['file_name'] = f'sub/{im["file_name"]}'
+    p.write_text(json.dumps(d)); assert len(load_dataset(tool).train)==4
+    d = json.loads((tmp_path/'coco/annotations/instances_val.json').read_text()); d['categories'][0]['name'] = 'other'
+    (tmp_path/'coco/annotations/instances_val.json').write_text(json.dumps(d))
+    with pytest.raises(DataError, match='in another split'): load_dataset(root)
+
+
+def test_fastai_pascal_layout(data, tmp_path):
+    "train.json and valid.json whose images both lie in train/"
+    save_coco(data, tmp_path); [p.rename(tmp_path/'train'/p.name) for p in (tmp_path/'val').iterdir()]; (tmp_path/'val').rmdir()
+    (tmp_path/'annotations'/'instances_train.json').rename(tmp_path/'train.json'); (tmp_path/'annotations'/'instances_val.json').rename(tmp_path/'valid.json')
+    assert {k: len(v) for k,v in load_dataset(tmp_path).splits.items()}==dict(train=5, val=3)
+
+
+@pytest.mark.parametrize('yaml', ['train: ../train/images\nval: ../valid/images\n', 'path: .\ntrain: train/images\nval: [valid/images]\n', 'train: list.txt\nval: valid/images\n', ''])
+def test_yolo_layouts(data, tmp_path, yaml):
+    save_yolo(data, tmp_path)
+    for here,there in (('train','train'),('val','valid')):
+        (tmp_path/there).mkdir(); [(tmp_path/part/here).rename(tmp_path/there/part) for part in ('images','labels')]
+    shutil.rmtree(tmp_path/'images'); shutil.rmtree(tmp_path/'labels'); (tmp_path/'classes.txt').unlink()
+    (tmp_path/'list.txt').write_text('\n'.join(f'./train/images/{Path(r.file_name).name}' for r in data.train))
+    (tmp_path/'data.yaml').write_text(yaml+'names:\n'+''.join(f'  {i}: {n}\n' for i,n in enumerate(data.vocab[1:])))
+    back = load_dataset(tmp_path); assert recognise(tmp_path)=='yolo' and {k: len(v) for k,v in back.splits.items()}==dict(train=5, val=3) and back.vocab==data.vocab
+
+
+def test_more_yolo_layouts(data, tmp_path):
+    root = save_yolo(data, tmp_path/'a')  # one flat folder
+    for part in ('images','labels'):
+        for s in ('train','val'): [p.rename(root/part/p.name) for p in (root/part/s).iterdir()]; (root/part/s).rmdir()
+    shutil.move(root/'classes.txt', root/'labels'/'classes.txt'); assert len(load_dataset(root).train)==6
+    beside = tmp_path/'b'; beside.mkdir(); [shutil.copy(p, beside) for part in ('images','labels') for p in (root/part).iterdir()]  # everything side by side
+    assert recognise(beside)=='yolo' and len(load_dataset(beside).train)==6
+    root = save_yolo(data, tmp_path/'c'); shutil.rmtree(root/'labels'/'val'); back = load_dataset(root)
+    assert 'none of its 3 images has a label file' in back.notes[0] and len(back.train)==4
+    shutil.rmtree(root/'labels')
+    with pytest.raises(DataError, match='no label files'): load_dataset(root)
+    root = save_yolo(data, tmp_path/'d'); (root/'classes.txt').unlink()
+    with pytest.raises(DataError, match='no class names'): load_dataset(root)
+
+
+def test_pictures_of_all_kinds(tmp_path):
+    for mode,suffix in (('L','png'),('LA','png'),('P','png'),('RGBA','png'),('I;16','png'),('CMYK','jpg'),('1','png'),('RGB','webp')):
+        path = tmp_path/f'{mode.replace(";","")}.{suffix}'; Image.new(mode, (6,4)).save(path)
+        assert open_image(path).mode=='RGB' and R.image_size(path)==(4,6)
+    for turn in range(1,9):
+        exif = Image.Exif(); exif[0x0112] = turn; Image.new('RGB', (6,4)).save(tmp_path/'e.jpg', exif=exif)
+        assert R.image_size(tmp_path/'e.jpg')==open_image(tmp_path/'e.jpg').size[::-1]==((4,6) if turn<5 else (6,4))
+
+
+def test_mended_boxes_are_sound():
+    rng = np.random.default_rng(0)
+    for box in rng.uniform(-40, 140, (2000,4)):
+        faults, mended = mend_box(box, (80,100))
+        if mended is None: assert faults
+        else: assert 0<=mended[0]<mended[2]<=100 and 0<=mended[1]<mended[3]<=80 and mended.dtype==np.float32
+    assert mend_box([100,10,100.4,20], (80,100))[1] is None, 'a sliver beyond the rim'
+
+
+# ---------------------------------------------------------------- downloads, up to the request
+BYTES = bytes(range(256))*40
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    "Serves BYTES; honours Range where `ranges` is true"
+    ranges, asked = True, []
+    def do_GET(self):
+        want = self.headers.get('Range'); Ranges.asked.append(want)
+        if self.path!='/a.bin': return self.send_error(404)
+        start = int(want.split('=')[1].rstrip('-')) if want and self.ranges else 0
+        self.send_response(206 if start else 200); self.send_header('Content-Length', str(len(BYTES)-start)); self.end_headers(); self.wfile.write(BYTES[start:])
+    def log_message(self, *a): pass
+
+@pytest.fixture
+def server():
+    s = http.server.ThreadingHTTPServer(('127.0.0.1',0), Ranges); Ranges.asked, Ranges.ranges = [], True
+    threading.Thread(target=s.serve_forever, daemon=True).start(); yield f'http://127.0.0.1:{s.server_address[1]}/'; s.shutdown(); s.server_close()
+
+
+def test_fetch(server, tmp_path):
+    path = tmp_path/'sub'/'a.bin'
+    assert fetch(server+'a.bin', path, len(BYTES)).read_bytes()==BYTES and Ranges.asked==[None]
+    assert fetch(server+'a.bin', path, len(BYTES))==path and len(Ranges.asked)==1, 'what is there is not fetched again'
+
+
+@pytest.mark.parametrize('ranges', [True,False])
+def test_fetch_goes_on(server, tmp_path, ranges):
+    Ranges.ranges = ranges; (tmp_path/'a.bin.part').write_bytes(BYTES[:5000])
+    assert fetch(server+'a.bin', tmp_path/'a.bin', len(BYTES)).read_bytes()==BYTES and Ranges.asked==['bytes=5000-'] and not (tmp_path/'a.bin.part').exists()
+
+
+def test_fetch_checks_the_size(server, tmp_path):
+    with pytest.raises(DataError, match=f'{len(BYTES)} bytes instead of 99999'): fetch(server+'a.bin', tmp_path/'a.bin', 99999)
+    assert not (tmp_path/'a.bin').exists() and (tmp_path/'a.bin.part').stat().st_size==len(BYTES)
+    with pytest.raises(urllib.error.HTTPError): fetch(server+'b.bin', tmp_path/'b.bin', 1)
+
+
+@pytest.mark.parametrize('error', [urllib.error.URLError('no route'), TimeoutError('slow'), ConnectionResetError('gone')])
+def test_coco_that_cannot_be_fetched(monkeypatch, tmp_path, error):
+    def refuse(request, timeout): raise error
+    monkeypatch.setattr('urllib.request.urlopen', refuse)
+    with pytest.raises(DataError) as e: load_dataset(f'coco_2017:{tmp_path}/coco')
+    for words in ('annotations_trainval2017.zip could not be fetched', type(error).__name__, f'put it into {tmp_path}', '--data generated'): assert words in str(e.value)
+
+
+def test_coco_asks_for_the_right_files(monkeypatch, tmp_path):
+    asked = []
+    def write(url, path, size): asked.append((url,size)); path.parent.mkdir(exist_ok=True, parents=True); zipfile.ZipFile(path,'w').close(); return path
+    monkeypatch.setattr(R, 'fetch', write); download_coco(tmp_path)
+    assert [Path(u).name for u,_ in asked]==['annotations_trainval2017.zip','val2017.zip','train2017.zip'] and sum(s for _,s in asked)>20e9
+    monkeypatch.setattr(R, 'fetch', lambda url, path, size: path.write_text('no zip') and path)
+    (tmp_path/'new').mkdir()
+    with pytest.raises(DataError, match='BadZipFile'): download_coco(tmp_path/'new')
+
+
+def test_named_sets_by_untar_data(data, tmp_path, monkeypatch):
+    import fastai.data.external as external
+    asked, root = [], save_fastai(data, tmp_path/'set')
+    def untar(url, **kw): asked.append(url); return root
+    monkeypatch.setattr(external, 'untar_data', untar)
+    for name in ('coco_tiny','pascal_2007'): assert len(load_dataset(name).train)==4
+    assert asked==[external.URLs.COCO_TINY, external.URLs.PASCAL_2007]
+    def refuse(url, **kw): raise OSError('no network')
+    monkeypatch.setattr(external, 'untar_data', refuse)
+    with pytest.raises(DataError) as e: load_dataset('coco_tiny')
+    assert 'coco_tiny could not be fetched (OSError). Download '+external.URLs.COCO_TINY in str(e.value) and '--data generated' in str(e.value)
+
+
+# ---------------------------------------------------------------- real data, where it is
+REAL = {'voc_animals': dict(train=3267, val=870, classes=5, kind='voc'), 'coco_tiny': dict(train=160, val=40, classes=6, kind='coco'),
+        'coco_mini': dict(train=80, val=80, classes=80, kind='coco')}
+
+@pytest.mark.parametrize('name', list(REAL))
+def test_real_data(name, real_data):
+    base, want = real_data, REAL[name]
+    if not (base/name).is_dir(): pytest.skip(f'no {name} in {base}')
+    start = time.time(); d = load_dataset(base/name); seconds = time.time()-start
+    assert recognise(base/name)==want['kind'] and (len(d.train),len(d.valid),len(d.vocab)-1)==(want['train'],want['val'],want['classes'])
+    assert seconds<30, f'{seconds:.1f} s: loading must not take a minute'
+    if name=='coco_mini':
+        assert d.category_ids[1]==1 and max(d.category_ids)==90 and sum(r.crowd.sum() for r in d.train+d.valid)>0
+        assert d.vocab[d.category_ids.index(13)]=='stop sign'
