@@ -62,7 +62,8 @@ def readme(index, owner):
     for c in index['cells']:
         text = source(c)
         if c['cell_type']=='markdown': parts.append(text)
-        elif text.strip() and not re.search(r'^#\|\s*hide', text, re.M): parts.append(f'```python\n{text}\n```')
+        elif text.strip() and not re.search(r'^#\|\s*hide', text, re.M):
+            parts.append('```python\n'+re.sub(r'^#\|.*\n', '', text, flags=re.M)+'\n```')  # directives speak to nbdev, not to readers
     text = '\n\n'.join(parts)+'\n'
     return re.sub(r'\]\((?!https?:|#)([^)]+)\)', lambda m: f'](nbs/{m.group(1)})' if (NBS/m.group(1).split('#')[0]).exists() else m.group(0), text)
 
