@@ -45,7 +45,7 @@ def move(
     out,moved = augmenter(image=img, bounding_boxes=BoundingBoxesOnImage.from_xyxy_array(boxes_px, shape=img.shape))
     return out, moved.to_xyxy_array().reshape(-1,4)
 
-# %% ../nbs/04_augment.ipynb #53be21c6
+# %% ../nbs/04_augment.ipynb #6f4a83ef
 def _affine(**how):
     "Scale, shift or turn; the gap is grey, since mirrored objects would have no box"
     import imgaug.augmenters as iaa
@@ -57,7 +57,8 @@ def _augmenters():
     return dict(
         flip=lambda s: iaa.Fliplr(.5),
         zoom=lambda s: iaa.Sometimes(.8, _affine(scale=(1-.35*s,1+.35*s), translate_percent=dict(x=(-.2*s,.2*s), y=(-.2*s,.2*s)))),
-        stretch=lambda s: iaa.Sometimes(.5, _affine(scale=dict(x=(1-.2*s,1+.2*s), y=(1-.2*s,1+.2*s)))),
+        # never below 1: shrinking would bring back places that the zoom has already emptied, and boxes with them
+        stretch=lambda s: iaa.Sometimes(.5, _affine(scale=dict(x=(1,1+.3*s), y=(1,1+.3*s)))),
         rotate=lambda s: iaa.Sometimes(.3, _affine(rotate=(-6*s,6*s))),
         light=lambda s: iaa.Sometimes(.7, iaa.Sequential([iaa.Multiply((1-.3*s,1+.3*s)), iaa.LinearContrast((1-.3*s,1+.3*s))])),
         colour=lambda s: iaa.Sometimes(.5, iaa.AddToHueAndSaturation((int(-20*s),int(20*s)))),

@@ -2,8 +2,11 @@ import os
 from pathlib import Path
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(2)
+settings.register_profile('repeatable', derandomize=True)  # the gate must not depend on luck; HYPOTHESIS_PROFILE=default searches anew
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 ROOT = Path(__file__).resolve().parent.parent
 
 
