@@ -7,7 +7,7 @@ check: export
 	nbdev_clean
 	python tools/book.py --check
 	python tools/style.py
-	ruff check --select F,B015 ssd_tutorial tests tools benchmarks nbs
+	ruff check --select F,B015 ssd_tutorial tests tools nbs
 ci:
 	bash .ci/run
 .PHONY: export check ci
