@@ -66,25 +66,29 @@ def box_area(
     wh = _upcast(boxes_xyxy[...,2:]-boxes_xyxy[...,:2]).clamp(min=0)
     return wh[...,0]*wh[...,1]
 
-# %% ../nbs/01_boxes.ipynb #abfbdf77
+# %% ../nbs/01_boxes.ipynb #397b7198
+def _sides(boxes): return _upcast(boxes).mT.contiguous().unbind(-2)  # x1, y1, x2, y2, the boxes of each side by side in memory
+
 def intersection(
     a_xyxy:Tensor, # (…,N,4) corners, any unit
     b_xyxy:Tensor, # (…,M,4) corners, same unit; leading dimensions broadcast
 )->Tensor: # (…,N,M) shared area of each pair
     "The area that two boxes share, for all pairs"
-    a,b = _upcast(a_xyxy)[...,:,None,:], _upcast(b_xyxy)[...,None,:,:]
-    wh = (torch.minimum(a[...,2:],b[...,2:])-torch.maximum(a[...,:2],b[...,:2])).clamp(min=0)
-    return wh[...,0]*wh[...,1]
+    ax1,ay1,ax2,ay2 = (side[...,:,None] for side in _sides(a_xyxy))
+    bx1,by1,bx2,by2 = (side[...,None,:] for side in _sides(b_xyxy))
+    w = torch.minimum(ax2,bx2).sub_(torch.maximum(ax1,bx1)).clamp_(min=0)  # in place: large tables are dear to fetch from memory
+    h = torch.minimum(ay2,by2).sub_(torch.maximum(ay1,by1)).clamp_(min=0)
+    return w.mul_(h)
 
-# %% ../nbs/01_boxes.ipynb #465f566f
+# %% ../nbs/01_boxes.ipynb #1511aed3
 def iou(
     a_xyxy:Tensor, # (…,N,4) corners, any unit
     b_xyxy:Tensor, # (…,M,4) corners, same unit; leading dimensions broadcast
 )->Tensor: # (…,N,M) overlap of each pair, 0–1
     "Intersection over union of all pairs; 0 where both boxes are empty"
     inter = intersection(a_xyxy, b_xyxy)
-    union = box_area(a_xyxy)[...,:,None]+box_area(b_xyxy)[...,None,:]-inter
-    return inter/union.clamp(min=torch.finfo(union.dtype).tiny)  # 0/tiny, not 0/0
+    union = (box_area(a_xyxy)[...,:,None]+box_area(b_xyxy)[...,None,:]).sub_(inter)
+    return inter/union.clamp_(min=torch.finfo(union.dtype).tiny)  # 0/tiny, not 0/0
 
 # %% ../nbs/01_boxes.ipynb #d024cc9d
 def paired_iou(

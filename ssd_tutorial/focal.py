@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['focal_terms', 'focal_loss', 'make_focal', 'prior_bias', 'set_prior']
 
-# %% ../nbs/12_focal.ipynb #6c3a7897
+# %% ../nbs/12_focal.ipynb #e97a42b2
 import math
 from functools import partial
+import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+from torch.autograd.function import once_differentiable
 
 # %% ../nbs/12_focal.ipynb #419bfbb6
 def _cost(z, gamma):
@@ -26,19 +28,60 @@ def focal_terms(
     terms = _cost(cls_logits*(1-2*hot), gamma)
     return terms if alpha is None else terms*(1-alpha+(2*alpha-1)*hot)
 
-# %% ../nbs/12_focal.ipynb #40dcd962
+# %% ../nbs/12_focal.ipynb #1147cf26
+def _no(x, gamma, out=None):
+    "Cost of saying no at logit x, and its slope, which is written to `out` where that is given"
+    p = x.sigmoid(); q, w = 1-p, p**gamma
+    cost = x.clamp(min=0).sub_(torch.minimum(p,q).neg_().log1p_()).mul_(w)  # in place, for the memory's sake
+    return cost, torch.addcmul(w.mul_(p), cost, q, value=gamma, out=out)
+
+# %% ../nbs/12_focal.ipynb #8c1d6405
+_PIECE = 2**18  # logits worked on together on a CPU: a megabyte, which its cache can hold
+
+def _focal_sum(x, labels, ones, zeros, gamma, want=True):
+    "Focal loss of (M,C) logits, summed; the slopes (M,C) of every no; rows, columns and slopes of every yes"
+    total, counted, slope = x.new_zeros(()), labels>=0, torch.empty_like(x) if want else None
+    all_count = bool(counted.all())
+    step = max(1, _PIECE//x.shape[1] if x.device.type=='cpu' else len(x))
+    for i in (slice(k, k+step) for k in range(0, len(x), step)):
+        cost,_ = _no(x[i], gamma, slope[i] if want else None)
+        total += cost.sum() if all_count else cost.sum(1)[counted[i]].sum()
+    if want and not all_count: slope[(~counted).nonzero()[:,0]] = 0
+    at = (labels>0).nonzero()[:,0]; c = labels[at]-1; yes = x[at,c]
+    (wrong,_), (right,d) = _no(yes, gamma), _no(-yes, gamma)
+    return zeros*(total-wrong.sum())+ones*right.sum(), (slope, at, c, -d)
+
+# %% ../nbs/12_focal.ipynb #659249e1
+class _FocalSum(torch.autograd.Function):
+    "`_focal_sum` for autograd; first derivative only"
+    @staticmethod
+    def forward(ctx, x, labels, ones, zeros, gamma):
+        total, ctx.slopes = _focal_sum(x, labels, ones, zeros, gamma, ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, labels); ctx.settings = ones, zeros, gamma
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx, # what `forward` kept
+        grad, # of the sum
+    ): # of the logits (M,C); none for the rest
+        "The slopes, times whatever the sum was multiplied by afterwards"
+        slope, at, c, of_yes = ctx.slopes or _focal_sum(*ctx.saved_tensors, *ctx.settings)[1]
+        ctx.slopes = None; ones, zeros, _ = ctx.settings
+        slope.mul_(grad*zeros); slope[at,c] = grad*ones*of_yes
+        return slope, *[None]*4
+
+# %% ../nbs/12_focal.ipynb #9781baf5
 def focal_loss(
     cls_logits:Tensor, # (B,A,C)
     labels:Tensor, # (B,A) int64: 0 background, −1 ignored, 1…C
     alpha:float=.25, # weight of the yes answers, 0–1; the others weigh 1−alpha; None: all weigh 1
     gamma:float=2., # ≥0, see `focal_terms`
 )->Tensor: # scalar, sum over anchors and classes
-    "Focal loss over all anchors (arXiv 1708.02002, eq. 5); `ssd_loss` divides it by the positives"
+    "Focal loss over all anchors (arXiv 1708.02002, eq. 5), with its first derivative; `ssd_loss` divides it by the positives"
     ones, zeros = (1.,1.) if alpha is None else (alpha, 1-alpha)
-    no = _cost(cls_logits, gamma).sum(-1)[labels>=0].sum()  # as if nothing were anywhere
-    there = labels>0
-    yes = cls_logits[there].gather(1, labels[there][:,None]-1)
-    return zeros*(no-_cost(yes, gamma).sum()) + ones*_cost(-yes, gamma).sum()
+    return _FocalSum.apply(cls_logits.reshape(-1,cls_logits.shape[-1]), labels.reshape(-1), ones, zeros, gamma)
 
 # %% ../nbs/12_focal.ipynb #c02c702a
 def make_focal(

@@ -10,20 +10,23 @@ import torch
 from torch import Tensor
 from .boxes import iou, intersection, box_area
 
-# %% ../nbs/09_matching.ipynb #09d88237
+# %% ../nbs/09_matching.ipynb #9811be7e
+def _rank(overlap, place, n_places):
+    "Rank of pairs by their overlap and their place 0…n_places−1 in the table"
+    bits = overlap.float().contiguous().view(torch.int32).long()  # non-negative floats sort as their bits do
+    return (bits<<31)+(n_places-1-place)
+
 def pair_ranks(
     overlaps:Tensor, # (B,N,A) IoU, 0–1
 )->Tensor: # (B,N,A) int64, no two alike within an image: larger IoU first; on ties the earlier object, then the earlier anchor
     "One strict order of all object–anchor pairs, so that ties are decided alike everywhere"
     B,N,A = overlaps.shape
-    bits = overlaps.float().contiguous().view(torch.int32).long()  # non-negative floats sort as their bits do
-    place = torch.arange(N*A, device=overlaps.device).view(N,A)
-    return (bits<<31)+(N*A-1-place)
+    return _rank(overlaps, torch.arange(N*A, device=overlaps.device).view(N,A), N*A)
 
 # %% ../nbs/09_matching.ipynb #3a7af02a
 BACKGROUND, IGNORED = -1, -2  # what stands where an anchor has no object: 'say nothing here', and 'not asked'
 
-# %% ../nbs/09_matching.ipynb #9f3bbfa1
+# %% ../nbs/09_matching.ipynb #05667c13
 def threshold_match(
     overlaps:Tensor, # (B,N,A) IoU, 0–1; 0 for padding
     threshold:float=.5, # IoU from which an anchor takes an object, above 0
@@ -33,12 +36,12 @@ def threshold_match(
     if not 0<(neg_threshold or threshold)<=threshold<=1:
         raise ValueError(f'threshold={threshold}, neg_threshold={neg_threshold}: they must lie in 0 < neg_threshold ≤ threshold ≤ 1.')
     if overlaps.shape[1]==0: return torch.full((len(overlaps), overlaps.shape[2]), BACKGROUND, device=overlaps.device)
-    best,owner = overlaps.amax(1), pair_ranks(overlaps).argmax(1)
+    best,owner = overlaps.max(1)  # of equal overlaps the earlier object, as `pair_ranks` would have it
     owner = torch.where(best>=threshold, owner, BACKGROUND)
     if neg_threshold is None: return owner
     return torch.where((best<threshold)&(best>=neg_threshold), IGNORED, owner)
 
-# %% ../nbs/09_matching.ipynb #010f220d
+# %% ../nbs/09_matching.ipynb #56aaec0f
 def force_match(
     overlaps:Tensor, # (B,N,A) IoU, 0–1
     real:Tensor, # (B,N) bool, objects that are no padding
@@ -46,14 +49,19 @@ def force_match(
     "Every object keeps one anchor of its own: best pairs first, no anchor twice, none with IoU 0"
     B,N,A = overlaps.shape
     owner = torch.full((B,A), BACKGROUND, device=overlaps.device)
-    if N==0: return owner
-    rank = pair_ranks(overlaps).masked_fill(~real[...,None] | (overlaps<=0), -1)
-    objects = torch.arange(N, device=overlaps.device)[None,:,None]
+    if not overlaps.numel(): return owner
+    image,n = real.nonzero(as_tuple=True); open_to = overlaps[image,n]  # (M,A) all objects, padding apart: what each may still ask for
+    best,wish = open_to.max(1)
     while True:
-        agreed = (rank==rank.amax(2, keepdim=True)) & (rank==rank.amax(1, keepdim=True)) & (rank>=0)
-        if not agreed.any(): return owner
-        owner = torch.where(agreed.any(1), (agreed*objects).sum(1), owner)
-        rank = rank.masked_fill(agreed.any(2, keepdim=True) | agreed.any(1, keepdim=True), -1)
+        at,rank = image*A+wish, _rank(best, n*A+wish, N*A)
+        held = rank.new_full((B*A,), -1).scatter_reduce_(0, at, rank, 'amax')  # the best that each anchor is offered
+        refused = ((rank<held[at]) & ~(best<=0)).nonzero()[:,0]  # with overlap 0 there is nothing left to ask for
+        if not len(refused): break
+        open_to[refused,wish[refused]] = 0
+        best[refused],wish[refused] = open_to[refused].max(1)
+    got = ~(best<=0)  # a NaN, from a broken box, must reach the loss, where it is noticed
+    owner.view(-1)[at[got]] = n[got]
+    return owner
 
 # %% ../nbs/09_matching.ipynb #067cdb4c
 def in_crowd(
@@ -65,7 +73,7 @@ def in_crowd(
     share = intersection(gt_xyxy, anchors_xyxy)/box_area(anchors_xyxy).clamp(min=1e-9)
     return (share.masked_fill(~crowd[...,None], 0)>=.5).any(1)
 
-# %% ../nbs/09_matching.ipynb #3559b790
+# %% ../nbs/09_matching.ipynb #470d4f3f
 def match(
     anchors_xyxy:Tensor, # (A,4) corners, fractions 0–1
     gt_xyxy:Tensor, # (B,N,4) objects, padded, same frame
@@ -80,7 +88,7 @@ def match(
     An image without objects is all background."""
     crowd = torch.zeros_like(labels, dtype=torch.bool) if crowd is None else crowd
     real = (labels>0) & ~crowd
-    overlaps = iou(gt_xyxy, anchors_xyxy).masked_fill(~real[...,None], 0)
+    overlaps = torch.where(real[...,None], iou(gt_xyxy, anchors_xyxy), 0.)
     owner = threshold_match(overlaps, threshold, neg_threshold)
     if crowd.any(): owner = torch.where((owner==BACKGROUND) & in_crowd(anchors_xyxy, gt_xyxy, crowd), IGNORED, owner)
     if not force: return owner

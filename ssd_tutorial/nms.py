@@ -26,7 +26,7 @@ def top_candidates(
     at = at[image,rank]
     return image, boxes_xyxy[image, at//C], best[image,rank], at%C+1
 
-# %% ../nbs/13_nms.ipynb #e05bdafd
+# %% ../nbs/13_nms.ipynb #528fc86f
 def suppress(
     image:Tensor, # (M,) which image each candidate lies in, see `top_candidates`
     boxes_xyxy:Tensor, # (M,4) corners, fractions
@@ -36,15 +36,15 @@ def suppress(
     top_k:int=100, # most detections an image; None: all
     n_images:int=None, # images in the batch; None: up to the last that has a candidate
 )->list: # one dict an image: boxes_xyxy (D,4), scores (D,), labels (D,), best first; equal scores keep their order
-    "Non-maximum suppression of a whole batch, image by image and class by class, in one call"
+    "Non-maximum suppression of a whole batch, image by image, all classes of an image in one call"
     if boxes_xyxy.device.type=='mps': image,boxes_xyxy,scores,labels = (x.cpu() for x in (image,boxes_xyxy,scores,labels))  # no float64 there
     if n_images is None: n_images = int(image.max())+1 if len(image) else 0
-    order = scores.argsort(descending=True, stable=True); keep = order[image[order].argsort(stable=True)]
-    if overlap is not None and len(keep):
-        island = image*(labels.max()+1)+labels
-        keep = keep[batched_nms(boxes_xyxy[keep].double(), scores[keep].double(), island[keep], overlap).sort().values]
-    pieces = keep.split(image[keep].bincount(minlength=n_images).tolist())
-    return [dict(boxes_xyxy=boxes_xyxy[k[:top_k]], scores=scores[k[:top_k]], labels=labels[k[:top_k]]) for k in pieces]
+    order = scores.argsort(descending=True, stable=True); order = order[image[order].argsort(stable=True)]
+    counts, found = image.bincount(minlength=n_images).tolist(), []
+    for b,s,l in zip(*(x[order].split(counts) for x in (boxes_xyxy, scores, labels))):
+        keep = slice(None) if overlap is None else batched_nms(b.double(), s.double(), l, overlap).sort().values
+        found.append({k: x[keep][:top_k] for k,x in dict(boxes_xyxy=b, scores=s, labels=l).items()})
+    return found
 
 # %% ../nbs/13_nms.ipynb #0e92d2a6
 def detect(

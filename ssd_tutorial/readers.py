@@ -9,14 +9,20 @@ __all__ = ['IMAGE_SUFFIXES', 'ON_ERROR', 'VOC_SPLITS', 'DATASETS', 'COCO_FILES',
            'check_record', 'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco',
            'recognise', 'load_dataset']
 
-# %% ../nbs/03_readers.ipynb #2d78125b
-import json, math, random, re, zipfile
+# %% ../nbs/03_readers.ipynb #0a10473c
+import json, math, os, random, re, stat, sys, unicodedata, warnings, zipfile
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
 import numpy as np
-from PIL import Image, ImageOps
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse as parse_xml
+from fastcore.basics import patch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
 from .synthetic import PRESETS, generate
 
 IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.bmp','.webp','.gif','.tif','.tiff'}
@@ -24,12 +30,24 @@ ON_ERROR = ('raise','fix','skip')
 VOC_SPLITS = ('train','val','trainval','test')
 DATASETS = ('coco_tiny','pascal_2007','coco_2017')  # known by name
 _SPLIT_NAMES = dict(valid='val', validation='val', training='train', default='all', annotations='all', instances='all', result='all')
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large is no fault; twice as large is an error, see `open_image`
 
-# %% ../nbs/03_readers.ipynb #6bde4d21
+# %% ../nbs/03_readers.ipynb #346b6702
+def _plain(text): return str(text).encode('utf-8', 'replace').decode()  # a file's name may hold bytes that are no text
+
+
 class DataError(ValueError):
     "Something is wrong with a data set; the message names the file, the object, the value and what to do"
+    def __str__(self): return _plain(super().__str__())
 
 
+class _Note(str):
+    "What was mended or left out, in words; `counts` says how much: images, objects, mended"
+    def __new__(cls, text, **counts):
+        self = super().__new__(cls, _plain(text)); self.counts = counts
+        return self
+
+# %% ../nbs/03_readers.ipynb #238e2f8c
 @dataclass
 class Record:
     "One image and what is in it"
@@ -42,41 +60,68 @@ class Record:
     crowd:np.ndarray # (N,) bool, COCO's flag: a region of many, neither learnt nor counted
     file_name:str=''
     said:tuple=() # N strings, what the annotation calls each object; for messages only
+    declared_hw:tuple=None # (height, width) that the annotation says; the check compares it with the picture
 
-    def load(self)->Image.Image: # RGB, upright
+    def load(self,
+        at_least:int=None, # see `open_image`; None: the whole picture
+    )->Image.Image: # RGB, upright
         "The picture of this record"
-        return open_image(self.image)
+        return open_image(self.image, at_least)
 
-# %% ../nbs/03_readers.ipynb #88e5d008
+# %% ../nbs/03_readers.ipynb #880fd147
+def _openable(path):
+    "Refuse what is no file: opening a pipe would wait forever"
+    if not isinstance(path, (str,Path)): return path
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode): raise IsADirectoryError('it is a folder')
+    if not stat.S_ISREG(mode): raise OSError('it is not a regular file')
+    return path
+
+def _no_picture(image, e):
+    "The `DataError` for what cannot be opened as a picture, with the reason in words"
+    if isinstance(e, FileNotFoundError): return DataError(f'{image}: no such image. Check the path, or pass on_error="skip".')
+    try: head = open(_openable(image), 'rb').read(512).lstrip(b'\xef\xbb\xbf \t\r\n').lower()
+    except (OSError, TypeError, ValueError): head = b'?'
+    if isinstance(e, Image.DecompressionBombError): why = f'it has {int(re.findall("[0-9]+", str(e))[0])/1e6:.0f} million pixels, more than the memory may hold; make it smaller'
+    elif not head: why = 'the file is empty'
+    elif head.startswith((b'<!doctype html',b'<html')) or b'<html' in head: why = 'it is a web page, which a server sends where a picture is not to be had'
+    elif isinstance(e, UnidentifiedImageError): why = 'it begins like no picture we know'
+    elif isinstance(e, OSError): why = e.strerror or str(e)
+    else: why = f'{type(e).__name__}: {e}'
+    return DataError(f'{image}: not a readable image: {why}. Replace or remove it, or pass on_error="skip".')
+
+# %% ../nbs/03_readers.ipynb #53912cbb
 def open_image(
     image, # path, PIL image, (H,W,3) uint8 array or encoded bytes in a file object
+    at_least:int=None, # pixels that both sides must keep: a JPEG far larger is decoded at a half, a quarter or an eighth of its size; None: decode all
 )->Image.Image: # RGB, upright
     "Open a picture as people see it: EXIF rotation applied, RGB; `DataError` where it cannot be read"
     if isinstance(image, np.ndarray): return Image.fromarray(image).convert('RGB')
     try:
-        img = ImageOps.exif_transpose(image if isinstance(image, Image.Image) else Image.open(image))
+        img = image if isinstance(image, Image.Image) else Image.open(_openable(image))
+        if at_least and img is not image: img.draft(None, (at_least,at_least))  # only JPEG can; other formats ignore it
+        img = ImageOps.exif_transpose(img)
         if img.mode in ('P','LA','PA','RGBA'):  # transparent: put it on white paper
             img = img.convert('RGBA'); img = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img)
         if img.mode.startswith('I'): img = Image.fromarray((np.asarray(img)/257).clip(0,255).astype(np.uint8))  # 16 bits to 8
         return img.convert('RGB')
-    except FileNotFoundError: raise DataError(f'{image}: no such image. Check the path, or pass on_error="skip".') from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise DataError(f'{image}: not a readable image ({type(e).__name__}: {e}). Replace or remove it, or pass on_error="skip".') from None
+    except Exception as e: raise _no_picture(image, e) from None  # a damaged file can make a decoder fail in any way
 
-# %% ../nbs/03_readers.ipynb #fc1d9002
+# %% ../nbs/03_readers.ipynb #d28eee45
 def make_record(
     image, # path or (H,W,3) uint8 pixels
     image_id:int, # of this image, unique in its data set
     size_hw, # (height, width), pixels; None: read from the image when it is checked
     objects, # dicts with box_px (4 numbers), label (1…C) and, where there is one, difficult, crowd, name
     file_name:str='', # '' : the last part of the path
+    declared_hw=None, # (height, width) that the annotation says, pixels; None: it says nothing
 )->Record:
     "Put what a reader found into a `Record`, as it was found"
     flag = lambda k: np.array([bool(o.get(k)) for o in objects], dtype=bool)
-    boxes = np.array([o['box_px'] for o in objects], dtype=np.float32).reshape(-1,4)
+    with np.errstate(over='ignore'): boxes = np.array([o['box_px'] for o in objects], dtype=np.float32).reshape(-1,4)  # 1e99 becomes infinite
     labels = np.array([o['label'] for o in objects], dtype=np.int64)
     return Record(image, image_id, size_hw, boxes, labels, flag('difficult'), flag('crowd'),
-                  file_name or Path(str(image)).name, tuple(str(o.get('name', o['label'])) for o in objects))
+                  file_name or Path(str(image)).name, tuple(str(o.get('name', o['label'])) for o in objects), declared_hw)
 
 # %% ../nbs/03_readers.ipynb #e9fbd6ee
 @dataclass
@@ -100,6 +145,12 @@ class DetectionData:
         counts = ', '.join(f'{k} {len(v)}' for k,v in self.splits.items())
         return f'DetectionData({self.name}: {counts} images; {len(self.vocab)-1} classes: {", ".join(self.vocab[1:7])}{"…" if len(self.vocab)>7 else ""})'
 
+# %% ../nbs/03_readers.ipynb #e3ef678e
+@patch(as_prop=True)
+def counts(self:DetectionData)->dict: # images, objects, mended
+    "Over all notes: images left out, objects left out of the images that stayed, and what was mended"
+    return {k: sum(getattr(n, 'counts', {}).get(k, 0) for n in self.notes) for k in ('images','objects','mended')}
+
 # %% ../nbs/03_readers.ipynb #e2c9c918
 def generated_data(
     preset='multiscale', # a key of `PRESETS`, or a `ShapesSpec` of your own
@@ -116,30 +167,92 @@ def generated_data(
     return DetectionData(dict(train=records(n_train, 2*seed, 0), val=records(n_valid, 2*seed+1, n_train)), ('background',*spec.classes),
                          name=f'generated {preset if isinstance(preset, str) else "shapes"}')
 
-# %% ../nbs/03_readers.ipynb #29bec259
+# %% ../nbs/03_readers.ipynb #f9eaddeb
+def _or_note(error, on_error, notes, **counts):
+    "Raise what cannot be read; or note it with what it cost, so that it can be left out"
+    if on_error=='raise': raise error
+    notes.append(_Note(error, **counts))
+
+def _numbers(words, where, notes=None):
+    "Texts as floats; decimal commas are read where `notes` may say so, else they are a fault. ValueError for what is no number"
+    points = [w.replace(',','.') if re.fullmatch(r'[+-]?\d*,\d+', w) else w for w in words]
+    if points!=words:
+        if notes is None: raise DataError(f'{where} has decimal commas: {" ".join(words)}. Write points, or pass on_error="fix".')
+        notes.append(_Note(f'{where} has decimal commas, read as points: {" ".join(words)}', mended=1))
+    return [float(w) for w in points]
+
+def _declared(height, width):
+    "(height, width) as an annotation says them; None where it says nothing of use: 0×0 means that nobody looked"
+    try: h,w = int(float(str(height))), int(float(str(width)))
+    except (ValueError, OverflowError): return None
+    return (h,w) if h>0 and w>0 else None
+
+def _flag(value): return str(value).strip().lower() in ('1','true','yes','1.0')  # the text "0" is no yes
+
+# %% ../nbs/03_readers.ipynb #708db768
 def _text(node, tag, default=None):
-    found = node.find(tag)
+    found = None if node is None else node.find(tag)
     return default if found is None or not (found.text or '').strip() else found.text.strip()
 
-
-def read_voc_xml(
-    path, # an annotation file
-    one_based:bool=True, # VOC counts pixels from 1 and includes the last one; False: corners are edges, counted from 0
-)->tuple: # file name or None; list of objects with box_px, name, difficult
-    "Read one VOC annotation; `DataError` where it is missing or cannot be understood"
-    try: root = ET.parse(path).getroot()
+def _xml_root(path):
+    try: root = parse_xml(_openable(Path(path))).getroot()
     except FileNotFoundError: raise DataError(f'{path}: no such annotation. Add it, or take its image off the list.') from None
-    except (ET.ParseError, OSError) as e: raise DataError(f'{path}: not readable XML ({e}). Correct or remove it.') from None
-    objects = []
+    except DefusedXmlException: raise DataError(f'{path}: not readable XML: it declares entities, which may name other files or grow without end. Remove the declaration.') from None
+    except Exception as e: raise DataError(f'{path}: not readable XML ({e}). Correct or remove it.') from None
+    if root.tag.lower()!='annotation': raise DataError(f'{path}: its root is <{root.tag}>, not <annotation>. Correct or remove it.')
+    return root
+
+# %% ../nbs/03_readers.ipynb #f646d973
+def _edges(first, last, one_based):
+    "Edges of the first and the last pixel of an object; swapped ones stay swapped, and the 1 still goes from the smaller"
+    return (first-one_based, last) if not first-one_based>last else (first, last-one_based)
+
+def _read_voc(path, one_based=True, notes=None):
+    "What `read_voc_xml` gives, and the size that the file declares"
+    root, objects = _xml_root(path), []
     for i,obj in enumerate(root.iter('object')):
         box, name = obj.find('bndbox'), _text(obj, 'name')
         if box is None or name is None: raise DataError(f'{path}: object {i} has no <{"name" if name is None else "bndbox"}>. Add it or remove the object.')
-        try: x1,y1,x2,y2 = (float(_text(box, k)) for k in ('xmin','ymin','xmax','ymax'))
-        except (TypeError, ValueError): raise DataError(f'{path}: object {i} ({name}) has a corner that is missing or no number. Correct it.') from None
-        objects.append(dict(box_px=[x1-one_based, y1-one_based, x2, y2], name=name, difficult=_text(obj,'difficult','0')=='1'))
-    return _text(root,'filename'), objects
+        corners = [_text(box, k, '') for k in ('xmin','ymin','xmax','ymax')]
+        try: x1,y1,x2,y2 = _numbers(corners, f'{path}: object {i} ({name})', notes)
+        except DataError: raise
+        except ValueError: raise DataError(f'{path}: object {i} ({name}) has a corner that is missing or no number: {corners}. Correct it.') from None
+        (x1,x2), (y1,y2) = _edges(x1, x2, one_based), _edges(y1, y2, one_based); objects.append(dict(box_px=[x1,y1,x2,y2], name=name, difficult=_flag(_text(obj,'difficult'))))
+    return _text(root,'filename'), objects, _declared(_text(root.find('size'),'height'), _text(root.find('size'),'width'))
 
-# %% ../nbs/03_readers.ipynb #3038cb43
+# %% ../nbs/03_readers.ipynb #b72ff9b5
+def read_voc_xml(
+    path, # an annotation file
+    one_based:bool=True, # VOC counts pixels from 1 and includes the last one; False: corners are edges, counted from 0
+    notes:list=None, # where mended decimal commas are noted; None: they are a fault
+)->tuple: # file name or None; list of objects with box_px, name, difficult
+    "Read one VOC annotation; `DataError` where it is missing or cannot be understood"
+    return _read_voc(path, one_based, notes)[:2]
+
+# %% ../nbs/03_readers.ipynb #72b1922a
+def _is_file(path):
+    try: return path.is_file()
+    except (OSError, ValueError): return False  # a name too long, or with a zero byte in it
+
+def _text_of(path):
+    "A text file: UTF-8 or, as Windows' shell writes it, UTF-16 with its mark"
+    try: raw = _openable(path).read_bytes(); return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8-sig')
+    except (OSError, UnicodeDecodeError) as e: raise DataError(f'{path}: not readable text ({e}). Save it as UTF-8.') from None
+
+def _lines(path): return [l.strip() for l in _text_of(path).splitlines() if l.strip()]
+
+@lru_cache(maxsize=16)
+def _spellings(folder, changed): return {unicodedata.normalize('NFC', n): n for n in os.listdir(folder)}  # `changed`: its time, so that the cache notices
+
+def _find(path):
+    "The path as the disk spells it, where the same letters are written another way"
+    if str(path).isascii() or _is_file(path): return path
+    try:
+        folder = path.parent if path.parent.is_dir() else _find(path.parent)
+        return folder/_spellings(folder, folder.stat().st_mtime_ns).get(unicodedata.normalize('NFC', path.name), path.name)
+    except (OSError, ValueError): return path
+
+# %% ../nbs/03_readers.ipynb #5ada6f80
 def _split_name(stem):
     stem = stem.rstrip('0123456789')  # train2017
     return _SPLIT_NAMES.get(stem.lower(), stem)
@@ -147,29 +260,34 @@ def _split_name(stem):
 def _voc_layout(root):
     "split → annotation files"
     def listed(path):
-        lines = [l.strip() for l in path.read_text(encoding='utf-8-sig').splitlines() if l.strip()]
-        stems = [re.sub(r'\s+-?[01]$', '', l) for l in lines]  # "000012 -1": name and flag
-        return [root/'Annotations'/f'{s.removesuffix(".jpg")}.xml' for s in dict.fromkeys(stems)]
+        xml = lambda stem: _find(root/'Annotations'/f'{stem.removesuffix(".jpg")}.xml')
+        bare = lambda line: re.sub(r'\s+-?[01]$', '', line)  # "000012 -1": name and flag; but a file may be called "holiday 1"
+        return list(dict.fromkeys(xml(l) if xml(l).is_file() else xml(bare(l)) for l in _lines(path)))
     lists = {s: p for s in VOC_SPLITS if (p := root/'ImageSets'/'Main'/f'{s}.txt').is_file()}
     if lists: return {s: listed(p) for s,p in lists.items()}
     if (root/'Annotations').is_dir(): return {'all': sorted((root/'Annotations').rglob('*.xml'))}
     beside = {_split_name(d.name): sorted(d.glob('*.xml')) for d in sorted(root.iterdir()) if d.is_dir()}
     return {k: v for k,v in beside.items() if v and k in VOC_SPLITS} or {'all': sorted(root.glob('*.xml'))}
 
+# %% ../nbs/03_readers.ipynb #10c5a672
 def _voc_image(root, xml, file_name):
     "The image of an annotation: same name, any suffix; else the name the annotation gives"
     folder = root/'JPEGImages'/xml.parent.relative_to(root/'Annotations') if xml.is_relative_to(root/'Annotations') else xml.parent
     given = PureWindowsPath(file_name or '').name  # some tools write C:\photos\a.jpg
     names = [given]*(Path(given).stem==xml.stem) + [xml.stem+s for s in ('.jpg','.jpeg','.png','.JPG','.JPEG','.PNG','.bmp','.webp')] + [given]
-    return next((folder/n for n in names if n and (folder/n).is_file()), folder/(given or xml.stem+'.jpg'))
+    return next((p for n in names if n and _is_file(p := _find(folder/n))), folder/(given or xml.stem+'.jpg'))
 
-# %% ../nbs/03_readers.ipynb #19a9e303
-def _or_note(error, on_error, notes):
-    "Raise what cannot be read; or note it, so that it can be left out"
-    if on_error=='raise': raise error
-    notes.append(str(error))
+def _left(images, why):
+    "A note on images that nobody said anything about"
+    return _Note(f'{len(images)} images have {why} and are left out: {", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}', images=len(images))
 
+def _unnamed(root, known):
+    "Images of JPEGImages that no annotation is about"
+    folder = root/'JPEGImages'; known = {unicodedata.normalize('NFC', str(p)) for p in known}
+    images = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    return [p for p in images if unicodedata.normalize('NFC', str(p)) not in known]
 
+# %% ../nbs/03_readers.ipynb #1ecc07f6
 def read_voc(
     root, # folder with Annotations, JPEGImages and ImageSets/Main; or XML beside the images
     one_based:bool=True, # whether corners count from 1, as VOC's own do
@@ -181,19 +299,25 @@ def read_voc(
     if {'trainval','val'} <= splits.keys():  # train, val and both together: keep the parts
         rest, val = splits.pop('trainval'), set(splits['val']); splits.setdefault('train', [p for p in rest if p not in val])
     for path in sorted({p for paths in splits.values() for p in paths}):
-        try: found[path] = read_voc_xml(path, one_based)
-        except DataError as e: _or_note(e, on_error, notes)
-    vocab = tuple(vocab or ['background', *sorted({o['name'] for _,objs in found.values() for o in objs})]); label = {n: i for i,n in enumerate(vocab)}
-    made = {p: make_record(_voc_image(root, p, name), i, None, [{**o, 'label': label.get(o['name'],-1)} for o in objs]) for i,(p,(name,objs)) in enumerate(found.items())}
+        try: found[path] = _read_voc(path, one_based, notes if on_error=='fix' else None)
+        except DataError as e: _or_note(e, on_error, notes, images=sum(path in paths for paths in splits.values()))
+    names = {o['name'] for _,objs,_ in found.values() for o in objs}-{'background'}
+    vocab = tuple(vocab or ['background', *sorted(names)]); label = {n: i for i,n in enumerate(vocab)}
+    made = {p: make_record(_voc_image(root, p, name), i, None, [{**o, 'label': label.get(o['name'],-1)} for o in objs], declared_hw=hw) for i,(p,(name,objs,hw)) in enumerate(found.items())}
+    if 'all' in splits and (rest := _unnamed(root, {r.image for r in made.values()} | {_voc_image(root, p, None) for p in splits['all'] if p not in made})):
+        notes.append(_left(rest, 'no annotation'))
     return DetectionData({s: [made[p] for p in paths if p in made] for s,paths in splits.items()}, vocab, name=root.name, notes=notes)
 
-# %% ../nbs/03_readers.ipynb #a5b6a2eb
+# %% ../nbs/03_readers.ipynb #dc5c7d4d
 def _write_image(record, folder):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder/(Path(record.file_name).stem+'.png'); record.load().save(path)
     return path
 
+def _write_tags(node, **texts):
+    for k,v in texts.items(): ET.SubElement(node, k).text = str(v)
 
+# %% ../nbs/03_readers.ipynb #06e15e51
 def save_voc(
     data:DetectionData, # what to write
     root, # folder to write
@@ -202,45 +326,82 @@ def save_voc(
     root = Path(root); (root/'Annotations').mkdir(parents=True, exist_ok=True); (root/'ImageSets'/'Main').mkdir(parents=True, exist_ok=True)
     for split,records in data.splits.items():
         for r in records:
-            path = _write_image(r, root/'JPEGImages'); top = ET.Element('annotation'); ET.SubElement(top,'filename').text = path.name
+            path = _write_image(r, root/'JPEGImages'); top = ET.Element('annotation'); _write_tags(top, filename=path.name)
+            w,h = Image.open(path).size; _write_tags(ET.SubElement(top,'size'), width=w, height=h, depth=3)
             for (x1,y1,x2,y2),label,diff in zip(r.boxes_px.tolist(), r.labels, r.difficult):
-                obj = ET.SubElement(top,'object'); ET.SubElement(obj,'name').text = data.vocab[label]; ET.SubElement(obj,'difficult').text = str(int(diff))
-                box = ET.SubElement(obj,'bndbox')
-                for k,v in dict(xmin=x1+1, ymin=y1+1, xmax=x2, ymax=y2).items(): ET.SubElement(box,k).text = f'{v:.8g}'
+                obj = ET.SubElement(top,'object'); _write_tags(obj, name=data.vocab[label], difficult=int(diff))
+                _write_tags(ET.SubElement(obj,'bndbox'), **{k: f'{v:.8g}' for k,v in dict(xmin=x1+1, ymin=y1+1, xmax=x2, ymax=y2).items()})
             ET.ElementTree(top).write(root/'Annotations'/f'{path.stem}.xml', encoding='utf-8')
         (root/'ImageSets'/'Main'/f'{split}.txt').write_text(''.join(f'{Path(r.file_name).stem}\n' for r in records), encoding='utf-8')
     return root
 
-# %% ../nbs/03_readers.ipynb #d396b4ac
+# %% ../nbs/03_readers.ipynb #14d0e3bf
 def _coco_box(a):
     "Corners of one annotation; NaN where it gives none"
     box, outline = a.get('bbox'), a.get('segmentation')
     try:
-        if box: x,y,w,h = map(float, box); return [x,y,x+w,y+h]
-        pts = np.concatenate([np.reshape(p,(-1,2)) for p in outline]); return [*pts.min(0), *pts.max(0)]
-    except (TypeError, ValueError): return [math.nan]*4  # no box and no polygons (a mask in run lengths is a dict)
+        if box: x,y,w,h = map(float, box if isinstance(box, list) else ()); return [x,y,x+w,y+h]
+        pts = np.concatenate([np.asarray(p, dtype=float).reshape(-1,2) for p in outline]); return [*pts.min(0).tolist(), *pts.max(0).tolist()]
+    except (TypeError, ValueError, OverflowError): return [math.nan]*4  # no box and no polygons (a mask in run lengths is a dict)
 
 def _coco_dict(path):
-    try: d = json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as e: raise DataError(f'{path}: not readable JSON ({e}).') from None
-    missing = [k for k in ('images','annotations','categories') if k not in d]
+    try: d = json.loads(_openable(Path(path)).read_bytes())  # bytes: UTF-8 or UTF-16, with or without a mark
+    except (OSError, ValueError, RecursionError) as e: raise DataError(f'{path}: not readable JSON ({e}). Correct or replace it.') from None
+    lists = ('images','annotations','categories'); missing = [k for k in lists if not isinstance(d, dict) or k not in d]
     if missing: raise DataError(f'{path}: no {", ".join(missing)} in it: not a COCO annotation file.')
-    for k in ('images','categories'):
-        seen = set(); twice = next((x['id'] for x in d[k] if x['id'] in seen or seen.add(x['id'])), None)
-        if twice is not None: raise DataError(f'{path}: id {twice} stands twice in "{k}". Give each its own.')
+    wrong = next((k for k in lists if not isinstance(d[k], list)), None)
+    if wrong: raise DataError(f'{path}: "{wrong}" is {_short(d[wrong])}, not a list. Correct it.')
     return d
 
-# %% ../nbs/03_readers.ipynb #45884311
+def _short(value): s = json.dumps(value, default=str); return s if len(s)<60 else s[:57]+'…'
+def _id(value): return value if isinstance(value, (int,str)) or isinstance(value, float) and math.isfinite(value) else None
+
+# %% ../nbs/03_readers.ipynb #9da9d95e
+def _coco_images(d, path, on_error, notes):
+    "id → entry of every usable image; ids of those left out"
+    by_id = {}
+    for n,im in enumerate(d['images']):
+        ok = isinstance(im, dict) and _id(im.get('id')) is not None and isinstance(im.get('file_name'), str) and im['file_name'].strip()
+        if ok: by_id.setdefault(im['id'], []).append(im)
+        else: _or_note(DataError(f'{path}: image {n} is {_short(im)}; it needs an id and a file_name. Correct it, or pass on_error="skip".'), on_error, notes, images=1)
+    for i,ims in by_id.items():
+        if len(ims)==1: continue
+        alike = on_error=='fix' and len({im['file_name'] for im in ims})==1
+        _or_note(DataError(f'{path}: id {i} stands twice in "images" ({", ".join(im["file_name"] for im in ims)}). Give each its own, or pass on_error="fix" or "skip".'), on_error, notes, images=len(ims)-alike)
+        by_id[i] = ims[:1] if alike else []
+    return {i: ims[0] for i,ims in by_id.items() if ims}, {i for i,ims in by_id.items() if not ims}
+
+def _coco_categories(d, path):
+    "id → name, in order of the ids"
+    cats = {}
+    for n,c in enumerate(d['categories']):
+        if not isinstance(c, dict) or _id(c.get('id')) is None or _id(c.get('name')) is None: raise DataError(f'{path}: category {n} is {_short(c)}; it needs an id and a name. Correct it.')
+        if cats.setdefault(c['id'], str(c['name']))!=str(c['name']): raise DataError(f'{path}: id {c["id"]} stands twice in "categories": {cats[c["id"]]}, {c["name"]}. Give each its own.')
+    return dict(sorted(cats.items(), key=lambda c: (isinstance(c[0], str), c[0])))
+
+# %% ../nbs/03_readers.ipynb #b6be70c6
 def _place(folders, names):
     "The folder that holds the images, and how to read their names in it"
     ways = str, lambda n: PureWindowsPath(n).name  # as given; or the last part of a longer path
-    return next(((f,read) for f in folders for read in ways if any((f/read(n)).is_file() for n in names[:20])), (folders[0],str))
+    return next(((f,read) for f in folders for read in ways if any(_is_file(_find(f/read(n))) for n in names[:200])), (folders[0],str))
 
 def _agree(cats, label, vocab, path):
     clash = [f'category {c} is {n!r} here and {vocab[label[c]]!r}' for c,n in cats.items() if c in label and vocab[label[c]]!=n]
     if clash: raise DataError(f'{path}: {clash[0]} in another split. Give all splits one list.')
 
-# %% ../nbs/03_readers.ipynb #e1455b55
+def _coco_objects(d, path, images, out, label, cats, on_error, notes):
+    "image id → its objects"
+    by_image = {i: [] for i in images}
+    for n,a in enumerate(d['annotations']):
+        if not isinstance(a, dict): _or_note(DataError(f'{path}: annotation {n} is {_short(a)}. Correct or remove it, or pass on_error="skip".'), on_error, notes, objects=1); continue
+        i, c, box = _id(a.get('image_id')), _id(a.get('category_id')), _coco_box(a)
+        if i in out: continue  # goes with its image
+        if i not in by_image: _or_note(DataError(f'{path}: annotation {_short(a.get("id","?"))} is of image {_short(a.get("image_id"))}, which "images" does not list. Remove it, or pass on_error="skip".'), on_error, notes, objects=1); continue
+        name = cats.get(c, f'category {_short(a.get("category_id"))}')+(f', bbox {_short(a.get("bbox"))}' if box[0]!=box[0] else '')
+        by_image[i].append(dict(box_px=box, label=label.get(c,-1), name=name, crowd=_flag(a.get('iscrowd')), difficult=_flag(a.get('ignore'))))
+    return by_image
+
+# %% ../nbs/03_readers.ipynb #2b413c87
 def read_coco_json(
     json_path, # an instances file, or fastai's train.json
     images_dir, # where its images lie: a folder, or a list of folders to look in
@@ -250,17 +411,14 @@ def read_coco_json(
 )->tuple: # list of `Record`, vocab, category_ids
     "Read one COCO annotation file: ids with gaps become labels 1…C, crowd regions stay marked"
     d, notes = _coco_dict(json_path), [] if notes is None else notes
-    cats = {c['id']: c['name'] for c in sorted(d['categories'], key=lambda c: c['id'])}
-    if vocab is None: vocab, category_ids = ('background', *cats.values()), (0, *cats)
-    label, by_image = {c: i for i,c in enumerate(category_ids) if i}, {im['id']: [] for im in d['images']}
-    _agree(cats, label, vocab, json_path)
-    for a in d['annotations']:
-        i, c = a.get('image_id'), a.get('category_id')
-        if i not in by_image: _or_note(DataError(f'{json_path}: annotation {a.get("id","?")} is of image {i}, which "images" does not list. Remove it, or pass on_error="skip".'), on_error, notes)
-        else: by_image[i].append(dict(box_px=_coco_box(a), label=label.get(c,-1), name=cats.get(c, f'category {c}'), crowd=a.get('iscrowd'), difficult=a.get('ignore')))
-    folder, read = _place([Path(f) for f in (images_dir if isinstance(images_dir, list) else [images_dir])], [im['file_name'] for im in d['images']])
-    number = lambda im, n: im['id'] if isinstance(im['id'], int) else n  # some tools number images with words
-    return [make_record(folder/read(im['file_name']), number(im,n), None, by_image[im['id']], im['file_name']) for n,im in enumerate(d['images'])], vocab, category_ids
+    cats, (images, out) = _coco_categories(d, json_path), _coco_images(d, json_path, on_error, notes)
+    if vocab is None: ids = [c for c,n in cats.items() if n!='background']; vocab, category_ids = ('background', *(cats[c] for c in ids)), (0, *ids)
+    label = {**{c: 0 for c,n in cats.items() if n=='background'}, **{c: i for i,c in enumerate(category_ids) if i}}
+    _agree(cats, label, vocab, json_path); objects = _coco_objects(d, json_path, images, out, label, cats, on_error, notes)
+    folder, read = _place([Path(f) for f in (images_dir if isinstance(images_dir, list) else [images_dir])], [im['file_name'] for im in images.values()])
+    own = all(isinstance(i, int) and abs(i)<2**53 for i in images)  # some tools number images with words
+    return [make_record(_find(folder/read(im['file_name'])), i if own else n, None, objects[i], im['file_name'], _declared(im.get('height'), im.get('width')))
+            for n,(i,im) in enumerate(images.items())], vocab, category_ids
 
 # %% ../nbs/03_readers.ipynb #60c0420a
 def _coco_files(root):
@@ -303,59 +461,71 @@ def save_coco(
         (root/'annotations'/f'instances_{split}.json').write_text(json.dumps(dict(images=images, annotations=anns, categories=cats)), encoding='utf-8')
     return root
 
-# %% ../nbs/03_readers.ipynb #15c6b48f
+# %% ../nbs/03_readers.ipynb #deebc0f7
 def read_yolo_txt(
     path, # a label file; one line an object: class cx cy w h, fractions; class counts from 0; no file, no objects
     size_hw, # (height, width) of its image, pixels
+    notes:list=None, # where mended decimal commas are noted; None: they are a fault
 )->list: # dicts with box_px, label and name
     "Read one YOLO label file; `DataError` names the line that cannot be understood"
     (h,w), objects = size_hw, []
-    lines = Path(path).read_text(encoding='utf-8-sig', errors='replace').splitlines() if Path(path).is_file() else []
-    for i,line in enumerate(lines, 1):
-        if not line.strip(): continue
+    for i,line in enumerate(_lines(Path(path)) if Path(path).exists() else [], 1):
         try:
-            c,*v = map(float, line.split())
-            if c!=int(c) or len(v)<4 or len(v)>5 and len(v)%2: raise ValueError
-        except (ValueError, OverflowError): raise DataError(f'{path}: line {i} is {line!r}, not "class cx cy w h". Correct it.') from None
+            c,*v = _numbers(line.split(), f'{path}: line {i}', notes)
+            if c!=int(c) or abs(c)>1e6 or len(v)<4 or len(v)>5 and len(v)%2: raise ValueError
+        except DataError: raise
+        except (ValueError, OverflowError): raise DataError(f'{path}: line {i} is {line[:80]!r}, not "class cx cy w h". Correct it.') from None
         if len(v)>5: x1,y1,x2,y2 = min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])  # an outline x y x y x y …
         else: x1,y1,x2,y2 = v[0]-v[2]/2, v[1]-v[3]/2, v[0]+v[2]/2, v[1]+v[3]/2
         objects.append(dict(box_px=[x1*w, y1*h, x2*w, y2*h], label=int(c)+1, name=f'class {int(c)}'))
     return objects
 
-# %% ../nbs/03_readers.ipynb #bbb9ad07
+# %% ../nbs/03_readers.ipynb #b1e68d1b
 def _yolo_config(root):
     "data.yaml as a dict; empty where there is none"
     import yaml
-    for p in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
-        try: d = yaml.safe_load(p.read_text(encoding='utf-8-sig'))
-        except (yaml.YAMLError, UnicodeDecodeError) as e: raise DataError(f'{p}: not readable YAML ({type(e).__name__}). Correct it.') from None
+    for p in sorted(filter(_is_file, [*root.glob('*.yaml'), *root.glob('*.yml')])):
+        text = _text_of(p)
+        try: d = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as e: raise DataError(f'{p}: not readable YAML ({type(e).__name__}). Correct it.') from None
         if isinstance(d, dict) and 'names' in d: return d
     return {}
 
 def _yolo_names(root):
     names = _yolo_config(root).get('names')
-    if isinstance(names, dict): names = [names.get(k, f'class {k}') for k in range(max(map(int, names), default=-1)+1)]
+    if isinstance(names, dict):  # number: name
+        if not all(isinstance(k, int) and 0<=k<10_000 for k in names): raise DataError(f'{root}: the keys of "names:" in its YAML file are no class numbers: {[*names][:5]}. Count from 0.')
+        names = [names.get(k, f'class {k}') for k in range(max(names, default=-1)+1)]
+    if names and not (isinstance(names, list) and all(isinstance(n, (str,int,float)) for n in names)):
+        raise DataError(f'{root}: "names:" in its YAML file is no list of names, but {names if isinstance(names, (str,int,float)) else type(names).__name__}. Write names: [cat, dog].')
     if names: return [str(n) for n in names]
-    for p in (root/'classes.txt', root/'obj.names', root/'labels'/'classes.txt'):
-        if p.is_file(): return [n.strip() for n in p.read_text(encoding='utf-8-sig').splitlines() if n.strip()]
+    for p in filter(_is_file, (root/'classes.txt', root/'obj.names', root/'labels'/'classes.txt')): return _lines(p)
     raise DataError(f'{root}: no class names. Add a data.yaml with "names:", or a classes.txt with one name a line.')
 
+# %% ../nbs/03_readers.ipynb #bdd00d02
 def _yolo_label(image, root):
     inside = image.relative_to(root) if image.is_relative_to(root) else image; parts = list(inside.parts)
     for i in [i for i,p in enumerate(parts[:-1]) if p=='images'][-1:]: parts[i] = 'labels'
-    return (root/Path(*parts)).with_suffix('.txt')
+    return _find((root/Path(*parts)).with_suffix('.txt'))
 
-# %% ../nbs/03_readers.ipynb #da3611ce
+# %% ../nbs/03_readers.ipynb #b3ceb466
 def _yolo_listed(root, config, place):
     "Images of one entry of data.yaml: a folder, or a text file that lists them"
-    inside = re.sub(r'^(\.\./|\./)+', '', str(place).replace('\\','/'))  # services export ../train/images
-    for p in (root/inside, root/str(config.get('path') or '')/str(place), root/str(place)):
-        if p.is_dir(): return _images_in(p)
-        if p.is_file() and p.suffix=='.txt': return [p.parent/l.strip() for l in p.read_text(encoding='utf-8-sig').splitlines() if l.strip()]
+    if not isinstance(place, str): return []
+    inside = re.sub(r'^(\.\./|\./)+', '', place.replace('\\','/'))  # services export ../train/images
+    base = config.get('path') if isinstance(config.get('path'), str) else ''
+    for p in (root/inside, root/base/place, root/place):
+        if _is_file(p) and p.suffix=='.txt': return [_find(p.parent/l) for l in _lines(p)]
+        if _is_dir(p): return _images_in(p)
     return []
 
-def _images_in(folder): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def _is_dir(path):
+    try: return path.is_dir()
+    except (OSError, ValueError): return False
 
+def _images_in(folder): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)  # also what is none: the check will say so
+
+# %% ../nbs/03_readers.ipynb #41d45b8c
 def _yolo_images(root):
     "split → images: where data.yaml says, else in the usual folders"
     config, splits = _yolo_config(root), ('train','val','valid','test')
@@ -364,54 +534,70 @@ def _yolo_images(root):
     if any(found.values()): return {s: ps for s,ps in found.items() if ps}
     for s in splits:
         for d in (root/'images'/s, root/s/'images'): found[_split_name(s)] = found.get(_split_name(s)) or (_images_in(d) if d.is_dir() else [])
-    beside = [p for d in (root, root/'obj_train_data') if d.is_dir() for p in sorted(d.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and p.with_suffix('.txt').is_file()]
-    if not any(found.values()): found['all'] = _images_in(root/'images') if (root/'images').is_dir() else beside
+    if not any(found.values()): found['all'] = _images_in(root/'images') if (root/'images').is_dir() else _yolo_beside(root)[0]
     return {s: ps for s,ps in found.items() if ps}
 
-# %% ../nbs/03_readers.ipynb #09015140
+def _yolo_beside(root):
+    "Images beside their text files, and images that have none there: perhaps no part of the set"
+    images = [p for d in (root, root/'obj_train_data') if d.is_dir() for p in sorted(d.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    labelled = [p for p in images if _is_file(_find(p.with_suffix('.txt')))]
+    return labelled, [p for p in images if p not in set(labelled)] if labelled else []
+
+# %% ../nbs/03_readers.ipynb #d14bb98c
 def _whole(path, ending):
     with open(path, 'rb') as f:
         f.seek(max(0, f.seek(0,2)-1024))
         return ending in f.read()
 
+def _look(image, every_byte=True):
+    "(height, width) in pixels after EXIF rotation, and the EXIF orientation; `DataError` where the file is missing or damaged"
+    if isinstance(image, np.ndarray): return image.shape[:2], None
+    try:
+        with Image.open(_openable(image)) as img:
+            (w,h), turn = img.size, img.getexif().get(0x0112)
+            ending = dict(JPEG=b'\xff\xd9', PNG=b'IEND').get(img.format)
+            if every_byte: img.draft(None, (1,1))
+            if every_byte or ending is None or not _whole(image, ending): img.load()  # suspicious: decode all of it, which fails where data are missing
+            return ((w,h) if turn in (5,6,7,8) else (h,w)), turn
+    except Exception as e: raise _no_picture(image, e) from None
 
+# %% ../nbs/03_readers.ipynb #11ae0c1a
 def image_size(
     image, # path or (H,W,3) uint8 pixels
 )->tuple: # (height, width) in pixels, after EXIF rotation
     "Read only as much of a file as tells its size and that it is whole; `DataError` where it is missing or damaged"
-    if isinstance(image, np.ndarray): return image.shape[:2]
-    try:
-        with Image.open(image) as img:
-            (w,h), turned = img.size, img.getexif().get(0x0112) in (5,6,7,8)
-            ending = dict(JPEG=b'\xff\xd9', PNG=b'IEND').get(img.format)
-            if ending is None or not _whole(image, ending): img.load()  # suspicious: decode all of it, which fails where data are missing
-            return (w,h) if turned else (h,w)
-    except FileNotFoundError: raise DataError(f'{image}: no such image. Check the path in the annotations, or pass on_error="skip".') from None
-    except Exception as e: raise DataError(f'{image}: not a readable image ({type(e).__name__}: {e}). Replace it, or pass on_error="skip".') from None
+    return _look(image, every_byte=False)[0]
 
-# %% ../nbs/03_readers.ipynb #0bb5dd55
+# %% ../nbs/03_readers.ipynb #e8dc6bf5
 def _yolo_orphans(images, root):
     "Label files whose image is gone, and the folder where it should be"
+    nfc = lambda s: unicodedata.normalize('NFC', s)
     for d in sorted({p.parent for p in images}):
-        labels, stems = _yolo_label(d/'any.jpg', root).parent, {p.stem for p in d.iterdir()}
-        if labels!=d and labels.is_dir(): yield from ((l,d) for l in sorted(labels.glob('*.txt')) if l.stem not in stems and l.name!='classes.txt')
+        labels, stems = _yolo_label(d/'any.jpg', root).parent, {nfc(p.stem) for p in images if p.parent==d}
+        for l in sorted(labels.glob('*.txt')) if labels.is_dir() else []:
+            beside = labels==d and not re.match(r'\s*\d+(\s+[-+.,\deE]+){4}', _text_of(l)[:200])  # beside images lie other texts, too
+            if nfc(l.stem) not in stems and l.name!='classes.txt' and not beside: yield l,d
 
-
+# %% ../nbs/03_readers.ipynb #362344e5
 def read_yolo(
     root, # folder with images/, labels/ and data.yaml or classes.txt
     on_error:str='raise', # at an image or a label file that cannot be read: 'raise'; 'fix' and 'skip' leave the image out
 )->DetectionData: # unchecked
     "Read a YOLO directory: one text file an image, boxes as fractions"
-    root, splits, notes, vocab = Path(root), {}, [], ('background', *_yolo_names(Path(root)))
+    root, splits, notes = Path(root), {}, []; names = _yolo_names(root); real = [k for k,n in enumerate(names) if n!='background']
+    vocab, at = ('background', *(names[k] for k in real)), {k: i for i,k in enumerate(real, 1)}
+    known = {k+1: dict(label=at.get(k, 0), name=n) for k,n in enumerate(names)}
     for split,images in _yolo_images(root).items():
-        if any(_yolo_label(p, root).is_file() for p in images): splits[split] = []
-        else: notes.append(f'{split}: none of its {len(images)} images has a label file; it is left out'); continue
-        for l,d in _yolo_orphans(images, root): _or_note(DataError(f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'), on_error, notes)
+        if any(_yolo_label(p, root).exists() for p in images): splits[split] = []
+        else: notes.append(_Note(f'{split}: none of its {len(images)} images has a label file; it is left out', images=len(images))); continue
+        for l,d in _yolo_orphans(images, root): _or_note(DataError(f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'), on_error, notes, images=1)
         for i,p in enumerate(images, sum(map(len, splits.values()))):
-            try: splits[split].append(make_record(p, i, None, read_yolo_txt(_yolo_label(p, root), image_size(p))))
-            except DataError as e: _or_note(e, on_error, notes)
+            try: objects = read_yolo_txt(_yolo_label(p, root), image_size(p), notes if on_error=='fix' else None)
+            except DataError as e: _or_note(e, on_error, notes, images=1)
+            else: splits[split].append(make_record(p, i, None, [{**o, **known.get(o['label'],{})} for o in objects]))
+    if [*splits]==['all'] and not (root/'images').is_dir() and (rest := _yolo_beside(root)[1]): notes.append(_left(rest, 'no text file beside them'))
     if not splits: raise DataError(f'{root}: no label files for its images. A label lies in labels/ where its image lies in images/. {"; ".join(notes)}')
-    return DetectionData(splits, vocab, tuple(range(-1,len(vocab)-1)), root.name, notes)
+    return DetectionData(splits, vocab, (-1,*real), root.name, notes)
 
 # %% ../nbs/03_readers.ipynb #aa09a523
 def save_yolo(
@@ -456,38 +642,72 @@ def mend_box(
     more, box = mend_box(box, size_hw) if box is not None else ([], None)  # flipped, and then outside?
     return [fault,*more], box
 
-# %% ../nbs/03_readers.ipynb #a10410b2
+# %% ../nbs/03_readers.ipynb #7e587b90
+def _turned(boxes, size_hw, turn):
+    "Boxes of a lying picture of size (h,w) in the upright one, as its EXIF orientation says"
+    (h,w), (x1,y1,x2,y2) = size_hw, boxes.T
+    left, top = (h-y2,h-y1) if turn in (6,7) else (y1,y2), (w-x2,w-x1) if turn in (7,8) else (x1,x2)
+    return np.stack([left[0],top[0],left[1],top[1]], 1).astype(np.float32)
+
+def _frame_fault(record, size, turn):
+    "What is wrong with the declared size, and the boxes in the picture's own frame (None: cannot be told)"
+    boxes, said = record.boxes_px, record.declared_hw
+    if said is None or max(abs(said[0]-size[0]), abs(said[1]-size[1]))<=1: return None, boxes
+    (h,w), (H,W) = said, size; whole = boxes[np.isfinite(boxes).all(1)]
+    fits = lambda hw: bool((whole>=-1).all() and (whole<=np.array([hw[1],hw[0]]*2)+1).all())
+    lying = abs(h-W)<=1 and abs(w-H)<=1
+    if fits(size) and (not fits(said) or lying and turn not in (5,6,7,8)): how = 'its boxes fit the picture'  # height and width in the wrong order
+    elif lying and turn in (5,6,7,8): how, boxes = 'its boxes are turned with the picture, which its EXIF tag turns', _turned(boxes, said, turn)
+    elif abs(h*W/(H*w)-1)<.02: how, boxes = 'its boxes are of another scale', boxes*np.array([W/w,H/h]*2, np.float32)
+    else: how, boxes = 'whose boxes these are cannot be told', boxes if not len(boxes) else None
+    return f'{record.file_name}: the annotation is of a picture of {w}×{h}, but the picture has {W}×{H}: {how}', boxes
+
+# %% ../nbs/03_readers.ipynb #14e26fcc
 def _check_objects(record, size, n_classes):
-    "Boxes, which of them to keep, and the faults in words"
-    boxes, faults = record.boxes_px.copy(), []
-    known = (record.labels>=1) & (record.labels<=n_classes); keep = known.copy()
-    for i in np.flatnonzero(~(known & _sound(boxes, size))):  # most are sound: look closely at the others only
-        found, mended = mend_box(boxes[i], size)
+    "Boxes, which of them to keep, and the faults in words, each with what it costs"
+    boxes, faults, seen = record.boxes_px.copy(), [], {}
+    known = (record.labels>=1) & (record.labels<=n_classes); keep, odd = known.copy(), ~(known & _sound(boxes, size))
+    for i in range(len(boxes)):
+        found, mended, was = [], boxes[i], boxes[i].tolist()
+        if odd[i]: found, mended = mend_box(boxes[i], size)  # most are sound: look closely at the others only
         if not known[i]: found = [f'has label {record.labels[i]}, not among 1…{n_classes}', *found]
-        who = f'{record.file_name}: object {i}'+(f' ({record.said[i]})' if i<len(record.said) else '')
-        faults += [f'{who} {f}: {[round(float(v),2) for v in boxes[i]]} in {size[1]}×{size[0]}' for f in found]
         if mended is None: keep[i] = False
         else: boxes[i] = mended
+        if keep[i] and (first := seen.setdefault((*boxes[i].tolist(), int(record.labels[i]), bool(record.crowd[i])), i))!=i: keep[i] = False; found.append(f'is object {first} once more')
+        who = f'{record.file_name}: object {i}'+(f' ({record.said[i]})' if i<len(record.said) else '')
+        cost = dict(mended=1) if keep[i] else dict(objects=1)
+        faults += [_Note(f'{who} {f}: {[round(v,2) for v in was]} in {size[1]}×{size[0]}', **(cost if j==0 else {})) for j,f in enumerate(found)]
     return boxes, keep, faults
 
-# %% ../nbs/03_readers.ipynb #2208e2e0
+# %% ../nbs/03_readers.ipynb #b49a0334
 def check_record(
     record:Record, # as a reader found it
     vocab, # names, background first
     on_error:str='raise', # 'raise', 'fix' or 'skip'
 )->tuple: # the checked `Record`, or None where skipped; list of faults in words
-    "Check one record: image readable, boxes inside and of positive size, labels in the vocabulary"
-    try: size = tuple(map(int, image_size(record.image)))
-    except DataError as e: _or_note(e, on_error, why := []); return None, why
-    boxes, keep, faults = _check_objects(record, size, len(vocab)-1)
+    "Check one record: image readable and of the size declared, boxes inside and of positive size, labels in the vocabulary, no object twice"
+    try: size, turn = _look(record.image)
+    except DataError as e: _or_note(e, on_error, why := [], images=1); return None, why
+    size = tuple(map(int, size)); frame, boxes = _frame_fault(record, size, turn)
+    if boxes is None and on_error!='raise': return None, [_Note(frame, images=1)]
+    boxes, keep, faults = _check_objects(record if boxes is None else replace(record, boxes_px=boxes), size, len(vocab)-1)
+    if frame: faults.insert(0, _Note(frame, mended=1))
     if faults and on_error=='raise':
         hint = ' (are these corners counted from 0? then one_based=False)' if (record.boxes_px[:,:2]==-1).any() else ''
         raise DataError(f'{faults[0]}{hint}. Correct the annotation, or pass on_error="fix" or "skip".')
-    if faults and on_error=='skip': return None, faults
+    if faults and on_error=='skip': return None, [_Note(f, images=int(i==0)) for i,f in enumerate(faults)]
     kept = {k: getattr(record,k)[keep] for k in ('labels','difficult','crowd')}
     return replace(record, size_hw=size, boxes_px=boxes[keep], said=tuple(s for s,k in zip(record.said, keep) if k), **kept), faults
 
-# %% ../nbs/03_readers.ipynb #ca502e15
+# %% ../nbs/03_readers.ipynb #cb69aac0
+def _each(f, items, desc, at_once=512):
+    "f of every item, in order, on all cores"
+    looking = sys.stderr.isatty() or ('ipykernel' in sys.modules and not os.environ.get('IN_TEST'))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool, tqdm(total=len(items), desc=desc, delay=2, leave=False, disable=not looking) as bar:
+        for at in range(0, len(items), at_once):
+            for found in pool.map(f, items[at:at+at_once]): bar.update(); yield found
+
+# %% ../nbs/03_readers.ipynb #ec3572a9
 def check_records(
     records, # list of `Record`
     vocab, # names, background first
@@ -495,10 +715,10 @@ def check_records(
 )->tuple: # checked records, list of faults in words
     "Check every record before anything is trained on it"
     if on_error not in ON_ERROR: raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
-    checked = [check_record(r, vocab, on_error) for r in records]
+    checked = list(_each(lambda r: check_record(r, vocab, on_error), records, 'check'))
     return [r for r,_ in checked if r is not None], [f for _,fs in checked for f in fs]
 
-# %% ../nbs/03_readers.ipynb #4f2d427d
+# %% ../nbs/03_readers.ipynb #8e9e0a3f
 def check_data(
     data:DetectionData, # as a reader found it; its splits are changed in place
     on_error:str='raise', # see `check_records`
@@ -509,6 +729,7 @@ def check_data(
         if faults: data.notes += [f'{split}: {len(faults)} faults, {len(records)-len(kept)} images left out', *faults]
     if not any(data.splits.values()): raise DataError(f'{data.name}: no images left. Check the folder{", and its notes: " if data.notes else ""}{"; ".join(data.notes[:3])}.')
     data.splits = {k: v for k,v in data.splits.items() if v}  # an empty list is no split
+    if any(data.counts.values()): data.notes.insert(0, 'images left out: {images}; objects left out of the others: {objects}; mended: {mended}'.format(**data.counts))
     return data
 
 # %% ../nbs/03_readers.ipynb #97caf799
@@ -537,7 +758,7 @@ def ensure_splits(
         data.notes.append(f'no validation split: a fifth of train ({len(data.splits["val"])} images, seed {seed}) is held out as val')
     return data
 
-# %% ../nbs/03_readers.ipynb #7de32801
+# %% ../nbs/03_readers.ipynb #f4512cd6
 def fetch(
     url:str, # of the file
     path, # file to write
@@ -545,7 +766,6 @@ def fetch(
 )->Path: # the file
     "Download with a progress bar; go on where an earlier attempt stopped; `DataError` where the size is wrong"
     from urllib.request import Request, urlopen
-    from tqdm.auto import tqdm
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True); part = path.with_suffix(path.suffix+'.part')
     if path.is_file() and (size is None or path.stat().st_size==size): return path
     have = part.stat().st_size if size is not None and part.is_file() else 0
@@ -579,7 +799,7 @@ def download_coco(
     busy.unlink(missing_ok=True)
     return dest
 
-# %% ../nbs/03_readers.ipynb #4287ac66
+# %% ../nbs/03_readers.ipynb #1c4f3679
 def _named(name, dest):
     "Folder of a data set known by name, fetched where it is not there yet"
     from fastai.data.external import URLs, untar_data
@@ -589,7 +809,7 @@ def _named(name, dest):
     except Exception as e: raise DataError(f'{name} could not be fetched ({type(e).__name__}). Download {url}, unpack it and pass its folder; '
                                            'or use --data generated, which needs no download.') from None
 
-
+# %% ../nbs/03_readers.ipynb #e3e2adac
 def recognise(
     path, # a data set's folder
 )->str: # 'voc', 'coco' or 'yolo'
@@ -599,10 +819,12 @@ def recognise(
     if _coco_files(root): return 'coco'  # first: on some disks "annotations" is "Annotations" too
     if (root/'Annotations').is_dir() or any(_voc_layout(root).values()): return 'voc'
     if _yolo_images(root): return 'yolo'
-    inner = [f' Did you mean {d}?' for d in sorted(root.iterdir()) if (d/'Annotations').is_dir() or (d/'annotations').is_dir() or (d/'labels').is_dir()]
-    raise DataError(f'{root}: not a data set we know.{"".join(inner[:1])} Expected Annotations/ (VOC), annotations/instances_*.json or train.json (COCO), or images/ and labels/ (YOLO).')
+    inside = sorted(root.iterdir()); names = [p.name+'/'*_is_dir(p) for p in inside]
+    inner = [f' Did you mean {d}?' for d in inside if _is_dir(d/'Annotations') or _is_dir(d/'annotations') or _is_dir(d/'labels')]
+    seen = f'It holds {", ".join(names[:6])}{f" and {len(names)-6} more" if len(names)>6 else ""}' if names else 'It is empty'
+    raise DataError(f'{root}: not a data set we know.{"".join(inner[:1])} {seen}; expected Annotations/ (VOC), annotations/instances_*.json or train.json (COCO), or images/ and labels/ (YOLO).')
 
-# %% ../nbs/03_readers.ipynb #e62eadef
+# %% ../nbs/03_readers.ipynb #0ecb9160
 def load_dataset(
     source, # a data set's folder; 'generated' or 'generated:PRESET'; 'coco_tiny', 'pascal_2007', 'coco_2017', each with ':FOLDER' where they should go
     on_error:str='raise', # 'raise', 'fix' or 'skip', see `check_records`
@@ -611,11 +833,13 @@ def load_dataset(
 )->DetectionData: # checked, with splits train and val
     "Load any data set we know, check it, and hold out a fifth where there is no validation split"
     if on_error not in ON_ERROR: raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
-    root, (name,_,rest) = Path(source).expanduser(), str(source).partition(':')
-    if not root.exists():
-        if name=='generated': return generated_data(rest or 'multiscale', seed=seed)
-        if name in DATASETS: root = Path(_named(name, rest or None))
-    kind = recognise(root)
-    if kind=='voc': data = read_voc(root, one_based, on_error=on_error)
-    else: data = read_coco(root, on_error) if kind=='coco' else read_yolo(root, on_error)
-    return ensure_splits(check_data(data, on_error), seed)
+    root, (name,_,rest) = Path(os.path.expanduser(source)), str(source).partition(':')
+    try:
+        if not (_is_dir(root) or _is_file(root)):
+            if name=='generated': return generated_data(rest or 'multiscale', seed=seed)
+            if name in DATASETS: root = Path(_named(name, rest or None))
+        kind = recognise(root)
+        if kind=='voc': data = read_voc(root, one_based, on_error=on_error)
+        else: data = read_coco(root, on_error) if kind=='coco' else read_yolo(root, on_error)
+        return ensure_splits(check_data(data, on_error), seed)
+    except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None

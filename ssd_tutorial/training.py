@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['progress_bar', 'CachedFeatures', 'collate_maps', 'CachedLoader', 'cache_features', 'cached_dls', 'StopAfter',
-           'EpochTable', 'NonFiniteLoss', 'StopOnNonFinite', 'to_coco_truth', 'to_coco_results', 'library_map',
-           'MeanAP', 'LossPart', 'KeepBest', 'body_and_head', 'make_learner', 'freeze_body', 'choose_lr', 'loss_curves',
-           'fit_two_phase']
+           'EpochTable', 'NonFiniteReport', 'investigate', 'NonFiniteLoss', 'StopOnNonFinite', 'to_coco_truth',
+           'to_coco_results', 'library_map', 'MeanAP', 'LossPart', 'KeepBest', 'body_and_head', 'make_learner',
+           'freeze_body', 'choose_lr', 'loss_curves', 'fit_two_phase', 'WriteError', 'save_whole', 'clear_parts',
+           'loader_state', 'set_loader_state', 'training_state', 'load_training_state', 'SaveLast']
 
-# %% ../nbs/06_training.ipynb #603f821e
-import contextlib, io, os, sys, tempfile, time
+# %% ../nbs/06_training.ipynb #801663c3
+import contextlib, io, os, random, sys, tempfile, time
+from dataclasses import dataclass, field
+from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
@@ -24,6 +27,7 @@ from fastai.learner import Learner, Metric
 from fastai.metrics import AvgMetric
 from tqdm.auto import tqdm
 from .augment import DetectionLoader, collate, unpad
+from .show import show_boxes
 
 # %% ../nbs/06_training.ipynb #0bed95ac
 def progress_bar(
@@ -36,18 +40,18 @@ def progress_bar(
     looking = sys.stderr.isatty() or ('ipykernel' in sys.modules and not os.environ.get('IN_TEST'))
     return tqdm(items, total=total, desc=desc, leave=False, disable=not (show and looking))
 
-# %% ../nbs/06_training.ipynb #09e4070a
+# %% ../nbs/06_training.ipynb #0f2022af
 class CachedFeatures(torch.utils.data.Dataset):
     "A frozen body's maps of a data set, in several random variants; epoch e reads variant e mod variants"
     def __init__(self,
-        variants:list, # of lists, one entry an image: (list of maps (c,h,w) float16, target dict)
+        variants:list, # of lists, one entry an image: (list of maps (c,h,w), target dict)
     ): self.variants,self.epoch = variants,0
     def __len__(self): return len(self.variants[0])
     def __getitem__(self, i): return self.variants[self.epoch%len(self.variants)][i]
 
-# %% ../nbs/06_training.ipynb #f3d379e9
+# %% ../nbs/06_training.ipynb #2a9515b9
 def collate_maps(
-    items, # list of (list of maps (c,h,w) float16, target dict of one image)
+    items, # list of (list of maps (c,h,w), target dict of one image)
 )->tuple: # list of maps (B,c,h,w) float32, one a level; targets as `collate` gives them
     "Batch cached feature maps"
     maps, targets = zip(*items)
@@ -59,14 +63,15 @@ class CachedLoader(DetectionLoader):
     "Batches of cached feature maps, see `collate_maps`; `seed` sets their order"
     def create_batch(self, items): return collate_maps(items)
 
-# %% ../nbs/06_training.ipynb #7c364430
+# %% ../nbs/06_training.ipynb #ff172099
 @torch.no_grad()
 def cache_features(
     body:nn.Module, # frozen: images (B,3,S,S) 0–1 → list of maps (B,c,h,w)
     loader, # of `make_dls`; a shuffled one is augmented anew for each variant
     variants:int=1, # passes over the data
     progress:bool=True, # show a bar
-)->CachedFeatures: # on the CPU, float16, entry i is image i of the loader's data set
+    dtype:torch.dtype=torch.float16, # of the maps; float32 takes twice the memory and rounds nothing
+)->CachedFeatures: # on the CPU, entry i is image i of the loader's data set
     "Run a frozen body once over the data, so that the head can train without it"
     body.eval(); device,out = next(body.parameters()).device, []
     ordered = loader.new(shuffle=False, drop_last=False)
@@ -74,19 +79,20 @@ def cache_features(
         if loader.shuffle: loader.dataset.epoch += 1  # this pass draws its own augmentation
         out.append([])
         for images,targets in progress_bar(ordered, desc=f'features {v+1}/{variants}', show=progress):
-            maps = [m.half().cpu() for m in body(images.to(device).contiguous(memory_format=torch.channels_last))]
+            maps = [m.to('cpu', dtype) for m in body(images.to(device).contiguous(memory_format=torch.channels_last))]
             out[-1] += [([m[i].contiguous() for m in maps], {k: x.cpu() for k,x in t.items()}) for i,t in enumerate(unpad(targets))]
     return CachedFeatures(out)
 
-# %% ../nbs/06_training.ipynb #495fd818
+# %% ../nbs/06_training.ipynb #ce483a12
 def cached_dls(
     body:nn.Module, # frozen, see `cache_features`
     dls, # of `make_dls`
     variants:int=4, # how often each training image is augmented anew
     progress:bool=True, # show a bar
+    dtype:torch.dtype=torch.float16, # of the maps, see `cache_features`
 ): # DataLoaders of feature maps, for the frozen phase
     "The same data as a frozen body sees it"
-    train, valid = (cache_features(body, dl, n, progress) for dl,n in ((dls.train,variants),(dls.valid,1)))
+    train, valid = (cache_features(body, dl, n, progress, dtype) for dl,n in ((dls.train,variants),(dls.valid,1)))
     kw = dict(bs=dls.train.bs, device=dls.device)
     return type(dls)(CachedLoader(train, shuffle=True, drop_last=len(train)>kw['bs'], **kw), CachedLoader(valid, **kw), device=dls.device)
 
@@ -101,13 +107,13 @@ class StopAfter(Callback):
         if self.left<=0: raise CancelFitException()
         self.left -= 1
 
-# %% ../nbs/06_training.ipynb #a6614810
+# %% ../nbs/06_training.ipynb #2d64e555
 class EpochTable(Callback):
     "A bar over the batches, a row of figures for every epoch; given to a Learner at its creation it takes the place of fastai's own"
     order = 55 # after the recorder
     def __init__(self,
         show:bool=True, # False: keep the rows, print nothing
-    ): self.show,self.rows,self.phase = show,[],''  # one dict an epoch; a name for what is being trained
+    ): self.show,self.rows,self.phase,self.headed = show,[],'',False  # one dict an epoch; a name for what is being trained
     def after_create(self): self.learn.logger = noop; self.learn.remove_cb(ProgressCallback)
     def before_fit(self):
         self.run = not hasattr(self, 'lr_finder') and not hasattr(self, 'gather_preds')
@@ -120,49 +126,284 @@ class EpochTable(Callback):
     def after_cancel_fit(self):
         if hasattr(self, 'bar'): self.bar.close()
 
-# %% ../nbs/06_training.ipynb #9f70711f
+# %% ../nbs/06_training.ipynb #020cc594
 @patch
 def after_epoch(self:EpochTable):
     "Keep the epoch's figures, and print them"
     figures = self.learn.final_record
     if len(figures)<len(self.names): return
     row = dict(phase=self.phase, epoch=self.epoch+1, **dict(zip(self.names, map(float, figures))), seconds=time.time()-self.start)
-    self.rows.append(row)
-    if not self.show: return
-    wide = [max(11, len(n)+1) for n in self.names]
-    if len(self.rows)==1: print(f'{"phase":9}{"epoch":>6}'+''.join(f'{n:>{w}}' for n,w in zip(self.names,wide))+f'{"seconds":>9}')
-    print(f'{row["phase"]:9}{row["epoch"]:6}'+''.join(f'{row[n]:{w}.3f}' for n,w in zip(self.names,wide))+f'{row["seconds"]:9.1f}', flush=True)
+    self.rows.append(row); self.print_row(row)
 
-# %% ../nbs/06_training.ipynb #81cc2d45
-class NonFiniteLoss(RuntimeError):
-    "The loss became NaN or infinite; the message names the images"
+@patch
+def print_row(self:EpochTable,
+    row:dict, # phase, epoch, the figures, seconds
+):
+    "Print a row, below the names of its columns if it is the first"
+    if not self.show: return
+    names = [k for k in row if k not in ('phase','epoch','seconds')]; wide = [max(11, len(n)+1) for n in names]
+    if not self.headed: print(f'{"phase":9}{"epoch":>6}'+''.join(f'{n:>{w}}' for n,w in zip(names,wide))+f'{"seconds":>9}')
+    print(f'{row["phase"]:9}{row["epoch"]:6}'+''.join(f'{row[n]:{w}.3f}' for n,w in zip(names,wide))+f'{row["seconds"]:9.1f}', flush=True)
+    self.headed = True
+
+# %% ../nbs/06_training.ipynb #6ede75db
+@dataclass
+class NonFiniteReport:
+    "What was found out about a loss or a gradient that is NaN or infinite"
+    what:str # 'loss' or 'gradient'
+    value:float # of the loss
+    when:str # epoch and batch, counted from 0
+    n_images:int # in the batch
+    images:list # ids of those that break it even alone; all where that cannot be told
+    terms:dict # name → value of each term of the loss, where it tells them
+    boxes:list # boxes that are not finite or have no area: dicts with image_id, object, box_xyxy
+    anchors:list # anchors whose answer or loss is not finite: dicts with image_id, anchor, box_xyxy
+    layer:str # the first layer that went wrong, in words
+    advice:str # what to do
+    files:dict = field(default_factory=dict) # image id → file name, where somebody knows it
+    pictures:dict = field(default_factory=dict) # image id → (picture (3,H,W), target dict)
+
+    def to_dict(self):
+        "All but the pictures, for JSON"
+        return {k: _plain(v) for k,v in self.__dict__.items() if k!='pictures'}
+
+# %% ../nbs/06_training.ipynb #9b70e9ff
+def _plain(x):
+    "For JSON: lists, dicts with names, and numbers that are none in words"
+    if isinstance(x, dict): return {str(k): _plain(v) for k,v in x.items()}
+    if isinstance(x, (list,tuple)): return [_plain(v) for v in x]
+    return str(x) if isinstance(x, float) and not np.isfinite(x) else x
+
+
+def _few(items, n=3): return ', '.join(map(str, items[:n]))+(f' and {len(items)-n} more' if len(items)>n else '')
+
+
+def _corners(box): return '['+', '.join(f'{v:.3g}' for v in box)+']'
+
+# %% ../nbs/06_training.ipynb #057137e9
+@patch
+def headline(self:NonFiniteReport):
+    "The finding and the advice, in one line"
+    which = f'loss is {self.value}' if self.what=='loss' else f'gradient is not finite, at a loss of {self.value:.3g},'
+    whose = f'all {self.n_images} images' if 1<self.n_images==len(self.images) else f'images {self.images} (of {self.n_images} in the batch)'
+    return f'The {which} in {self.when}, {whose}. {self.advice}'
+
+@patch
+def __str__(self:NonFiniteReport):
+    "The headline and a line for each kind of evidence"
+    box = lambda d,k: f'image {d["image_id"]}, {k} {d[k]} at {_corners(d["box_xyxy"])}'
+    rows = dict(files=_few([f'image {i} is {f}' for i,f in self.files.items()]),
+                terms=', '.join(f'{k} {v:.4g}' for k,v in self.terms.items()), boxes=_few([box(b,'object') for b in self.boxes]),
+                anchors=_few([box(a,'anchor') for a in self.anchors]), layer=self.layer)
+    return '\n'.join([self.headline(), *(f'  {k:8} {v}' for k,v in rows.items() if v)])
+
+# %% ../nbs/06_training.ipynb #8052b3bd
+def _leaves(x):
+    "All float tensors inside, in order"
+    if isinstance(x, dict): x = list(x.values())
+    if isinstance(x, (list,tuple)): return [t for v in x for t in _leaves(v)]
+    return [x] if isinstance(x, torch.Tensor) and x.is_floating_point() else []
+
+
+def _finite(x): return all(bool(torch.isfinite(t).all()) for t in _leaves(x))
 
 
 def _one_of(x, i):
     "Item i of a batch, still a batch"
     if isinstance(x, dict): return {k: _one_of(v,i) for k,v in x.items()}
-    return [_one_of(v,i) for v in x] if isinstance(x, (list,tuple)) else x[i:i+1]
+    return type(x)(_one_of(v,i) for v in x) if isinstance(x, (list,tuple)) else x[i:i+1]
 
 
-def _who(learn, targets):
-    "Ids of the images whose loss is not finite even alone; all where that cannot be told"
+def _bad_boxes(targets):
+    "Real boxes that are not finite or have no area"
+    ids, boxes = targets['image_id'].tolist(), targets['boxes_xyxy']
+    bad = (targets['labels']>0) & ~((boxes[...,2:]>boxes[...,:2]).all(-1) & torch.isfinite(boxes).all(-1))
+    return [dict(image_id=ids[i], object=j, box_xyxy=boxes[i,j].tolist()) for i,j in bad.nonzero().tolist()]
+
+# %% ../nbs/06_training.ipynb #5b20c2ff
+def _detached(x):
+    "The same tensors as the start of a graph of their own"
+    if isinstance(x, (list,tuple)): return type(x)(_detached(v) for v in x)
+    return x.detach().requires_grad_(x.is_floating_point())
+
+
+def _bad_anchors(learn, targets):
+    "Anchors whose prediction, or whose part of the loss, is not finite"
+    anchors = getattr(learn.loss_func, 'anchors_xyxy', getattr(learn.model, 'anchors', None))
+    if anchors is None: return []
+    preds = _detached(learn.pred)
+    with contextlib.suppress(Exception), torch.enable_grad(): learn.loss_func(preds, targets).sum().backward()
+    bad = torch.zeros(len(targets['labels']), len(anchors), dtype=torch.bool)
+    for p in _leaves(preds):
+        if p.ndim<3 or p.shape[:2]!=bad.shape: continue
+        for t in (p.detach(), p.grad):
+            if t is not None: bad |= ~torch.isfinite(t).flatten(2).all(-1).cpu()
     ids = targets['image_id'].tolist()
-    try: losses = [learn.loss_func(_one_of(learn.pred,i), _one_of(targets,i)) for i in range(len(ids))]
-    except Exception: return ids  # a loss that takes whole batches only
-    return [i for i,l in zip(ids,losses) if not torch.isfinite(l).all()] or ids
+    return [dict(image_id=ids[i], anchor=a, box_xyxy=anchors[a].tolist()) for i,a in bad.nonzero().tolist()]
 
-# %% ../nbs/06_training.ipynb #03dfe243
+# %% ../nbs/06_training.ipynb #46617552
+@contextlib.contextmanager
+def _second_look(learn, hook):
+    "Hooks (name, layer, inputs, output) at every layer; statistics, gradients and random numbers are as before afterwards"
+    kept = [(b, b.clone()) for b in learn.model.buffers()]
+    handles = [m.register_forward_hook(lambda m,x,y,n=n: hook(n,m,x,y)) for n,m in learn.model.named_modules()]
+    cast = getattr(getattr(learn, 'mixed_precision', None), 'autocast', None) or contextlib.nullcontext()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), cast: yield
+    finally:
+        for h in handles: h.remove()
+        for b,was in kept: b.copy_(was)
+        learn.model.zero_grad()
+
+
+def _layer(name, module): return f'{name or "the model"} ({type(module).__name__})'
+
+# %% ../nbs/06_training.ipynb #6c2f3c43
+def _forward_culprit(learn):
+    "The first layer whose output is not finite: its name, whether its input and its weights were finite, its largest input"
+    found = []
+    def look(name, module, inputs, output):
+        if found or _finite(output): return
+        own, largest = list(module.parameters()), max([float(t.abs().max()) for t in _leaves(inputs) if t.numel()], default=0.)
+        found.append((_layer(name, module), _finite(inputs), _finite(own), largest))
+    with contextlib.suppress(Exception), _second_look(learn, look): learn.model(*learn.xb)
+    return found[0] if found else None
+
+# %% ../nbs/06_training.ipynb #7d7ac54c
+def _own_fault(module, inputs, received):
+    "Whether a layer by itself turns the gradient that it received into one that is not finite"
+    x = _detached(inputs); y = _leaves(module(*x))
+    pairs = [(t,g) for t,g in zip(y, received) if g is not None]
+    return not _finite(torch.autograd.grad([t for t,_ in pairs], _leaves(x), [g for _,g in pairs], allow_unused=True))
+
+# %% ../nbs/06_training.ipynb #de0999a1
+def _backward_culprit(learn):
+    "The first layer that turns a finite gradient into one that is not; else the weight that met it first"
+    received, suspects = {}, []
+    def look(name, module, inputs, output):
+        out = _leaves(output); received[name] = [None]*len(out)
+        for k,t in enumerate(out):
+            if t.requires_grad: t.register_hook(lambda g,k=k: received[name].__setitem__(k, g))
+        for t in _leaves(inputs):
+            if t.requires_grad: t.register_hook(lambda g: None if _finite(g) else suspects.append((name, module, inputs)))
+    with contextlib.suppress(Exception), _second_look(learn, look):
+        learn.loss_func(learn.model(*learn.xb), *learn.yb).backward()
+        met = [n for n,p in learn.model.named_parameters() if p.grad is not None and not _finite(p.grad)][::-1]
+    if not _finite(received.get('', [])): return 'the loss function'
+    for name,module,inputs in suspects:
+        with contextlib.suppress(Exception), torch.enable_grad():
+            if _finite(received[name]) and _own_fault(module, inputs, received[name]): return _layer(name, module)
+    return met[0] if met else ''
+
+# %% ../nbs/06_training.ipynb #7d18dbd2
+def _who(learn, targets, gradient=False):
+    "Ids of the images whose loss or gradient is not finite even alone; all where that cannot be told"
+    ids, training = targets['image_id'].tolist(), learn.model.training
+    learned, poisoned = [p for p in learn.model.parameters() if p.requires_grad], [i for at,i in enumerate(ids) if not _finite(_one_of(learn.xb, at))]
+    if poisoned: return poisoned  # batch norm would spread it over the whole batch
+    def good(i):
+        alone = _one_of(targets, i)
+        if not gradient: return _finite(learn.loss_func(_one_of(learn.pred,i), alone))
+        loss = learn.loss_func(learn.model(*_one_of(learn.xb,i)), alone)
+        return _finite([g for g in torch.autograd.grad(loss, learned, allow_unused=True) if g is not None])
+    try:
+        learn.model.eval()  # batch norm cannot take a single picture otherwise
+        return [i for at,i in enumerate(ids) if not good(at)] or ids
+    except Exception: return ids  # a loss that takes whole batches only
+    finally: learn.model.train(training)
+
+# %% ../nbs/06_training.ipynb #0417c93d
+def _advice(learn, boxes, layer):
+    "One sentence (or two) for the likeliest cause"
+    if not _finite(list(learn.model.parameters())): return 'The weights are not finite any more: the step before broke them. Lower the learning rate.'
+    if not _finite(learn.xb): return 'The pixels or maps that went in are not finite. Look at the file and at the augmentation (check_records).'
+    if boxes: return 'Look at their boxes (check_records): a corner is no number, or a side has no length.'
+    huge = max([float(t.abs().max()) for t in _leaves(learn.pred) if t.numel()], default=0.)
+    if layer is None and huge>1e6: return f'The numbers have grown beyond measure (predictions up to {huge:.0e}). Lower the learning rate.'
+    if layer is None: return 'All layers are finite, the loss is not. Look for a logarithm, a root or a division by zero in it, then lower the learning rate.'
+    name, honest, _, largest = layer
+    if honest and largest<1e4: return f'The layer {name} turns ordinary numbers into NaN or infinity. Look for a logarithm, a root or a division by zero there.'
+    return f'The numbers have grown beyond measure (up to {largest:.0e} before {name}). Lower the learning rate.'
+
+# %% ../nbs/06_training.ipynb #cd6dc2d6
+def _layer_evidence(learn, gradient):
+    "The layer in words, and as `_advice` wants it"
+    if gradient:
+        said = _backward_culprit(learn)
+        return said, None if said=='the loss function' else (said, True, True, 0.)
+    layer = _forward_culprit(learn)
+    return '' if layer is None else f'{layer[0]}: input {f"finite, up to {layer[3]:.2g}" if layer[1] else "not finite"}', layer
+
+
+def _keep_pictures(report, learn, targets):
+    "The guilty pictures with their targets, where the batch holds pictures"
+    x = learn.xb[0]
+    if targets and isinstance(x, torch.Tensor) and x.ndim==4 and x.shape[1]==3:
+        items = dict(zip(targets['image_id'].tolist(), zip(x.detach().cpu(), unpad(targets))))
+        report.pictures = {i: items[i] for i in report.images if i in items}
+    return report
+
+# %% ../nbs/06_training.ipynb #b5145444
+def investigate(
+    learn, # a Learner whose batch has just failed: `xb`, `yb` and `pred` are at hand
+    what:str='loss', # 'loss' or 'gradient'
+)->NonFiniteReport:
+    "Find the images, boxes, anchors, loss term and layer behind a loss or gradient that is not finite; costs a few passes over the batch"
+    targets = learn.yb[0] if len(learn.yb) and isinstance(learn.yb[0], dict) else None
+    gradient, value, parts = what=='gradient', float(learn.loss.detach().sum()), dict(getattr(learn.loss_func, 'parts', {}))
+    boxes, anchors, who = (_bad_boxes(targets), _bad_anchors(learn, targets), _who(learn, targets, gradient)) if targets else ([], [], ['?'])
+    said, layer = _layer_evidence(learn, gradient)
+    if parts: learn.loss_func.parts = parts  # those of the whole batch, not of one image
+    when = f'epoch {learn.epoch}, batch {learn.iter}'+('' if learn.training else ' of the validation set')
+    report = NonFiniteReport(what, value, when, len(targets['labels']) if targets else len(learn.xb[0]), who,
+                             {k: float(v) for k,v in parts.items()}, boxes, anchors, said, _advice(learn, boxes, layer))
+    return _keep_pictures(report, learn, targets)
+
+# %% ../nbs/06_training.ipynb #277caf13
+@patch
+def draw(self:NonFiniteReport,
+    path=None, # PNG to write; None: no file
+    most:int=4, # pictures
+): # matplotlib figure; None where there is no picture
+    "Draw the guilty pictures with their boxes (green) and the anchors in question (blue)"
+    from matplotlib.figure import Figure
+    if not self.pictures: return None
+    pics = list(self.pictures.items())[:most]; fig = Figure(figsize=(2.4*len(pics),2.8), layout='constrained')
+    for ax,(i,(image,target)) in zip(fig.subplots(1, len(pics), squeeze=False)[0], pics):
+        boxes = target['boxes_xyxy'].cpu(); whole = torch.isfinite(boxes).all(-1); lost = len(boxes)-int(whole.sum())
+        anchors = [a['box_xyxy'] for a in self.anchors if a['image_id']==i][:20]
+        image = torch.nan_to_num(image).clamp(0,1)
+        show_boxes(image, boxes[whole], ax=ax, title=f'{self.files.get(i, f"image {i}")}'+(f'\n{lost} box cannot be drawn' if lost else ''))
+        show_boxes(image, anchors, role='matched', ax=ax)
+    if path: fig.savefig(path, dpi=150)
+    return fig
+
+# %% ../nbs/06_training.ipynb #71877d55
+class NonFiniteLoss(RuntimeError):
+    "The loss or its gradient became NaN or infinite; the message names the images, `report` holds the evidence"
+    def __init__(self,
+        said, # a `NonFiniteReport`, or just a message
+    ): self.report = said if isinstance(said, NonFiniteReport) else None; self.said = self.report.headline() if self.report else said; super().__init__(self.said)
+    def __str__(self): return self.said  # fastai rewrites `args` with the callback's name
+
+
+def _length(grads): return torch.stack(torch._foreach_norm(grads)).norm() if grads else torch.zeros(())
+
+# %% ../nbs/06_training.ipynb #8e0a04a3
 class StopOnNonFinite(Callback):
-    "Stop at the first loss that is NaN or infinite, and name the images; raises `NonFiniteLoss`"
+    "Stop at the first loss or gradient that is NaN or infinite, and say why; raises `NonFiniteLoss`"
     order = MixedPrecision.order+1  # when that has left its autocast, and before anything steps on the broken gradient
-    def after_loss(self):
-        if not len(self.yb) or torch.isfinite(self.learn.loss).all(): return
+    def _stop(self, what):
         if hasattr(self, 'lr_finder'): raise CancelFitException()  # a sweep of lr_find may end in an explosion
-        targets, healthy = self.yb[0], all(torch.isfinite(p).all() for p in self.model.parameters())
-        who, n = ('?','?') if not isinstance(targets, dict) else (_who(self.learn, targets), len(targets['image_id']))
-        advice = ('Look at their boxes (check_records), then lower the learning rate.' if healthy else
-                  'The weights are not finite any more: the step before broke them. Lower the learning rate.')
-        raise NonFiniteLoss(f'The loss is {float(self.learn.loss)} in epoch {self.epoch}, batch {self.iter}, images {who} (of {n} in the batch). {advice}')
+        raise NonFiniteLoss(investigate(self.learn, what))
+
+    def after_loss(self):
+        if len(self.yb) and not torch.isfinite(self.learn.loss).all(): self._stop('loss')
+
+    def before_step(self):
+        if hasattr(self.learn, 'mixed_precision'): return  # its scaler has looked already, and skips such a step
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not torch.isfinite(_length(grads)) and not _finite(grads): self._stop('gradient')  # squares of huge numbers overflow, too
 
 # %% ../nbs/06_training.ipynb #600e43ca
 def _truth_px(t):
@@ -362,3 +603,127 @@ def fit_two_phase(
         if hasattr(learn, 'epoch_table'): learn.epoch_table.phase = name
         freeze_body(learn, frozen); learn.fit_one_cycle(n, peak, pct_start=.25 if frozen else .3)
     return learn
+
+# %% ../nbs/06_training.ipynb #18c301dc
+class WriteError(OSError):
+    "A file could not be written; the one that was there before is whole"
+    def __init__(self,
+        said:str, # the message
+    ): super().__init__(said); self.said = said
+    def __str__(self): return self.said  # fastai rewrites `args` with the callback's name
+
+# %% ../nbs/06_training.ipynb #c0e6592c
+def save_whole(
+    content, # bytes, or what torch.save takes
+    path, # to write; its folder is made
+)->Path: # the path
+    "Write a file completely or not at all, through a temporary file beside it; raises WriteError"
+    path = Path(path); part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    if not isinstance(content, bytes):  # torch's own writer may end the process on a full disk
+        buffer = io.BytesIO(); torch.save(content, buffer); content = buffer.getbuffer()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, 'wb') as f: f.write(content); f.flush(); os.fsync(f.fileno())
+        os.replace(part, path)
+    except BaseException as e:  # Ctrl-C, too, must leave nothing lying about
+        with contextlib.suppress(OSError): part.unlink(missing_ok=True)
+        if not isinstance(e, OSError): raise
+        raise WriteError(f'{path}: could not be written ({e.strerror or e}). What was there before is whole; make room or choose another folder, then go on.') from None
+    return path
+
+# %% ../nbs/06_training.ipynb #b5c46713
+def clear_parts(
+    path, # of `save_whole`
+)->int: # how many
+    "Remove what killed runs left half written beside a file"
+    parts = list(Path(path).parent.glob(f'{Path(path).name}.*.part'))
+    for p in parts: p.unlink(missing_ok=True)
+    return len(parts)
+
+# %% ../nbs/06_training.ipynb #0273a9b7
+def _numbers():
+    "The state of every source of random numbers"
+    kind,keys,*rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=cuda)
+
+
+def _set_numbers(state):
+    random.setstate(state['python']); torch.set_rng_state(state['torch'])
+    kind,keys,*rest = state['numpy']; np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    if state['cuda'] and len(state['cuda'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda'])
+
+# %% ../nbs/06_training.ipynb #75cb2b7e
+def loader_state(
+    dls, # training and validation loader, of `make_dls` or `cached_dls`
+)->list: # for each loader the state of its order and the epoch of its data set
+    "What the loaders will draw next"
+    return [dict(rng=dl.rng.getstate(), epoch=getattr(dl.dataset, 'epoch', 0)) for dl in (dls.train, dls.valid)]
+
+def set_loader_state(
+    dls, # as in `loader_state`
+    state, # what that returned
+):
+    "Let the loaders draw what they would have drawn"
+    for dl,s in zip((dls.train, dls.valid), state): dl.rng.setstate(s['rng']); dl.dataset.epoch = s['epoch']
+
+# %% ../nbs/06_training.ipynb #74ce1168
+def _floats(x): return {k: float(v) for k,v in x.items()}
+
+
+def training_state(
+    learn, # a Learner, at the end of an epoch
+)->dict: # plain numbers and tensors on the CPU, for `torch.save`
+    "All that a training needs to go on as if nothing had happened"
+    copy = lambda v: v.detach().cpu().clone() if isinstance(v, torch.Tensor) else v
+    best, table, stop = (getattr(learn, k, None) for k in ('keep_best','epoch_table','stop_after'))
+    kept = getattr(best, 'best_state', None) or {}
+    model = {k: copy(v) for k,v in learn.model.state_dict().items()}
+    model = {k: kept[k] if k in kept and torch.equal(kept[k], v) else v for k,v in model.items()}  # one tensor is written once
+    opt = learn.opt and dict(state=[{k: copy(v) for k,v in s.items()} for s in learn.opt.state_dict()['state']], hypers=[_floats(h) for h in learn.opt.hypers])
+    smooth, scaler = learn.recorder.smooth_loss, getattr(learn, 'scaler', None)
+    return dict(model=model, opt=opt, numbers=_numbers(), loaders=loader_state(learn.dls),
+                smooth=[smooth.count, copy(smooth.val)] if hasattr(smooth, 'count') else None, scaler=scaler.state_dict() if scaler else None,
+                best=[float(best.best), kept] if getattr(best, 'best', None) is not None else None,
+                rows=table.rows if table else None, left=stop.left if stop else None)
+
+# %% ../nbs/06_training.ipynb #9e8d801f
+def load_training_state(
+    learn, # a Learner built as the one that was interrupted
+    state:dict, # of `training_state`
+    without=(), # parts to leave as they are
+):
+    "Put a Learner, and all random numbers, where `training_state` found them"
+    s = {k: v for k,v in state.items() if v is not None and k not in without}
+    if 'model' in s: learn.model.load_state_dict(s['model'])
+    if 'opt' in s: _load_opt(learn, s['opt'])
+    if 'best' in s: learn.keep_best.best, learn.keep_best.best_state = s['best'][0], s['best'][1] or None
+    if 'rows' in s: learn.epoch_table.rows[:] = s['rows']
+    if 'left' in s: learn.stop_after.left = s['left']
+    if 'smooth' in s: learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = s['smooth']
+    if 'scaler' in s and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(s['scaler'])
+    if 'loaders' in s: set_loader_state(learn.dls, s['loaders'])
+    if 'numbers' in s: _set_numbers(s['numbers'])
+
+# %% ../nbs/06_training.ipynb #50eb9310
+def _load_opt(learn, opt):
+    "The optimiser's memory, tensor by tensor, onto the device of its weights"
+    if learn.opt is None: learn.create_opt()
+    params = [p for group in learn.opt.param_lists for p in group]
+    move = lambda v,p: v.to(p.device, copy=True) if isinstance(v, torch.Tensor) else v  # the state itself stays as it is
+    learn.opt.load_state_dict(dict(hypers=[dict(h) for h in opt['hypers']], state=[{k: move(v,p) for k,v in s.items()} for p,s in zip(params, opt['state'])]))
+
+# %% ../nbs/06_training.ipynb #fe2c353c
+class SaveLast(Callback):
+    "After every epoch hand the state of the training to `save`; with `go_on`, begin where that state was taken"
+    order = 71 # when all is done that belongs to the epoch; and after fastai's skipping of epochs, which stands at 70
+    def __init__(self,
+        save, # function of a dict: `training_state` with epoch and n_epoch of this fit
+        go_on:dict=None, # such a dict; the fit must be called with start_epoch=go_on['epoch']
+    ): self.save,self.go_on = save,go_on
+    def before_fit(self): self.run = not hasattr(self, 'lr_finder')
+    def before_epoch(self):
+        if self.go_on: load_training_state(self.learn, self.go_on); self.go_on = None
+    def after_epoch(self):
+        if len(self.learn.final_record)<2+len(self.learn.metrics): return  # skipped, or only validated
+        self.save(dict(training_state(self.learn), epoch=self.epoch+1, n_epoch=self.n_epoch))

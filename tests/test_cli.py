@@ -1,5 +1,6 @@
 "The command, end to end: four formats in, detector, report and predictions out; wrong input ends with one line and status 2"
 import json
+import re
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 from ssd_tutorial.cli import main
 from ssd_tutorial.detector import Detector
-from ssd_tutorial.readers import generated_data, load_dataset, save_coco, save_voc, save_yolo
+from ssd_tutorial.readers import DataError, generated_data, load_dataset, save_coco, save_voc, save_yolo
 
 SAVE = dict(voc=save_voc, coco=save_coco, yolo=save_yolo)
 
@@ -66,7 +67,12 @@ WRONG = [
     (['predict','{sets}/voc/ImageSets','--detector','{sets}/d.pt'], 'no image files'),
     (['predict','{sets}/voc/ImageSets/Main/train.txt','--detector','{sets}/d.pt'], 'not a readable image'),
     (['predict'], 'Missing argument'),
-    (['train','--data','generated:nothing'], 'no such preset')]
+    (['train','--data','generated:nothing'], 'no such preset'),
+    (['train'], "Missing option '--data'"),
+    (['train','--resume'], 'no such file, so there is no run to go on with'),
+    (['train','--data','{sets}/voc','--resume'], 'without --resume'),
+    (['doctor','nowhere'], 'nowhere'),
+    (['doctor'], 'Missing argument')]
 
 @pytest.mark.parametrize('args,says', WRONG, ids=[' '.join(a)[:40] for a,_ in WRONG])
 def test_wrong_input(folder, args, says, tmp_path, monkeypatch):
@@ -75,10 +81,50 @@ def test_wrong_input(folder, args, says, tmp_path, monkeypatch):
     assert code==2 and says in out and 'Traceback' not in out, out
 
 
-@pytest.mark.parametrize('command', [[], ['train'], ['evaluate'], ['predict'], ['demo']])
+@pytest.mark.parametrize('command', [[], ['train'], ['evaluate'], ['predict'], ['doctor'], ['demo']])
 def test_help_has_an_example(command):
     code,out = run(*command, '--help')
     assert code==0 and 'Example:' in out and 'ssd-tutorial' in out
+
+
+def test_predict_goes_on_past_unreadable_photos(folder, tmp_path):
+    "The others are predicted and written, the unreadable ones named with the reason, exit status 2"
+    photos = tmp_path/'photos'; photos.mkdir(); good = sorted((folder/'voc'/'JPEGImages').iterdir())[:18]
+    for p in good: (photos/p.name).write_bytes(p.read_bytes())
+    (photos/'a_page.jpg').write_text('<html>'); (photos/'empty.png').write_bytes(b''); (photos/'half.png').write_bytes(good[0].read_bytes()[:300])
+    code,out = run('predict', photos, '--detector', folder/'d.pt', '--out', tmp_path/'found', '--score', 0)
+    assert code==2 and '3 of 21 photos could not be read' in out and all(n in out for n in ('a_page.jpg','empty.png','half.png')) and 'Traceback' not in out
+    assert {p.stem for p in (tmp_path/'found').glob('*.png')}=={p.stem for p in good}
+    rows = json.loads((tmp_path/'found'/'predictions.json').read_text()); assert {r['file_name'] for r in rows}=={p.name for p in good}
+    det = Detector.load(folder/'d.pt'); alone = det.predict(good[5], score=0.)
+    here = [r for r in rows if r['file_name']==good[5].name]; assert np.allclose(sorted(r['score'] for r in here), sorted(map(float, alone.scores)), atol=1e-4)
+    code,out = run('predict', photos/'empty.png', photos/'half.png', '--detector', folder/'d.pt', '--out', tmp_path/'none')
+    assert code==2 and '2 of 2' in out and not (tmp_path/'none').exists()
+    with pytest.raises(DataError, match='a_page.jpg'): det.predict(photos)  # in Python the first one raises
+    bad = []; assert len(det.predict(photos, unreadable=bad))==18 and len(bad)==3
+
+
+def test_zero_based(folder, tmp_path):
+    "--zero-based reads corners as they stand; without it VOC's count from 1"
+    data = load_dataset(folder/'voc', one_based=False)
+    for records in data.splits.values():
+        for r in records: r.boxes_px[:,:2] = np.maximum(r.boxes_px[:,:2]-1, 0)
+    zero = tmp_path/'zero'; save_voc(data, zero); first = sorted((zero/'Annotations').glob('*.xml'))
+    for x in first: x.write_text(re.sub(r'<(xmin|ymin)>([0-9.]+)<', lambda m: f'<{m[1]}>0<', x.read_text()))
+    code,out = run('train', '--data', zero, '--epochs', 1, '--max-steps', 1, '--batch-size', 4, '--out', tmp_path/'d.pt')
+    assert code==2 and 'then --zero-based' in out, out
+    for command in (['train','--data',zero,'--epochs',1,'--max-steps',1,'--batch-size',4,'--out',tmp_path/'d.pt'],
+                    ['evaluate','--data',zero,'--detector',folder/'d.pt'], ['doctor',zero,'--out',tmp_path/'doctor.html']):
+        code,out = run(*command, '--zero-based'); assert code==0, out
+
+
+def test_doctor(folder, tmp_path):
+    code,out = run('doctor', folder/'coco', '--out', tmp_path/'page'/'doctor.html', '--json', tmp_path/'doctor.json')
+    assert code==0 and 'doctor.html' in out, out
+    assert '<html' in (tmp_path/'page'/'doctor.html').read_text(encoding='utf-8')
+    assert {'verdict','findings'} <= set(json.loads((tmp_path/'doctor.json').read_text()))
+    (tmp_path/'empty').mkdir(); code,out = run('doctor', tmp_path/'empty', '--out', tmp_path/'x.html')
+    assert code==2 and out.startswith('Error') and out.count('\n')==1 and not (tmp_path/'x.html').exists(), out
 
 
 def test_odd_pictures(folder):

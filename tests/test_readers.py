@@ -60,13 +60,18 @@ def test_category_ids_both_ways(data, tmp_path):
 
 
 # ---------------------------------------------------------------- damage
+def voc_corners(a, b, c, d):
+    "First and last pixel, from 1; swapped corners stay swapped"
+    return a+(not a>c), b+(not b>d), c+(a>c), d+(b>d)
+
+
 def edit(kind, root, box=None, label=None):
     "Write a damaged box (pixels of a 64 px image) or label into the first training annotation that has an object; returns its image's stem"
     if kind=='voc':
         path = next(p for p in sorted((root/'Annotations').glob('*.xml')) if '<object>' in p.read_text() and p.stem in (root/'ImageSets/Main/train.txt').read_text())
         text = path.read_text()
         if box is not None:
-            for tag,v in zip(('xmin','ymin','xmax','ymax'), (box[0]+1,box[1]+1,box[2],box[3])): text = re.sub(f'<{tag}>[^<]*', f'<{tag}>{v}', text, count=1)
+            for tag,v in zip(('xmin','ymin','xmax','ymax'), voc_corners(*box)): text = re.sub(f'<{tag}>[^<]*', f'<{tag}>{v}', text, count=1)
         path.write_text(text); return path.stem
     if kind=='coco':
         path = root/'annotations'/'instances_train.json'; d = json.loads(path.read_text()); a = d['annotations'][0]
@@ -102,7 +107,7 @@ def test_damaged_box(data, tmp_path, case, kind, policy):
         assert ('nan' if case=='not a number' else str(float(box[2]))) in message, 'the message holds the value'
         return
     back = load_dataset(root, on_error=policy); records = {Path(r.file_name).stem: r for r in back.train}
-    assert stem in ' '.join(back.notes) and words in ' '.join(back.notes) and '1 faults' in back.notes[0]
+    assert stem in ' '.join(back.notes) and words in ' '.join(back.notes) and '1 faults' in ' '.join(back.notes)
     if policy=='skip': assert stem not in records and len(records)==len(n)-1
     else:
         assert len(records)==len(n) and len(records[stem].labels)==n[stem]-(mended is None)
@@ -149,7 +154,7 @@ def test_annotation_of_unknown_image(data, tmp_path):
     d['annotations'].append(dict(id=777, image_id=4711, category_id=1, bbox=[0,0,5,5])); path.write_text(json.dumps(d))
     with pytest.raises(DataError, match='annotation 777 is of image 4711'): load_dataset(root)
     for policy in ('fix','skip'):
-        back = load_dataset(root, policy); assert len(back.train)==5 and '4711' in back.notes[0]
+        back = load_dataset(root, policy); assert len(back.train)==5 and '4711' in ' '.join(back.notes)
 
 
 @pytest.mark.parametrize('text,words', [('<annotation><obj', 'not readable XML'), ('<annotation><object><name>disc</name></object></annotation>', 'object 0 has no <bndbox>'),
@@ -161,7 +166,7 @@ def test_voc_annotation_that_cannot_be_read(data, tmp_path, text, words):
     with pytest.raises(DataError, match=words) as e: load_dataset(root)
     assert path.name in str(e.value)
     for policy in ('fix','skip'):
-        back = load_dataset(root, policy); assert len(back.train)==4 and path.name in back.notes[0]
+        back = load_dataset(root, policy); assert len(back.train)==4 and path.name in ' '.join(back.notes)
 
 
 @pytest.mark.parametrize('line', ['cat .5 .5 .1 .1', '0 .5 .5', '1.5 .5 .5 .1 .1', 'nan .5 .5 .1 .1', '0 .1 .1 .2 .2 .3 .3 .4'])
@@ -169,7 +174,7 @@ def test_yolo_line_that_cannot_be_read(data, tmp_path, line):
     root = save_yolo(data, tmp_path); path = root/'labels'/'train'/f'{Path(data.train[0].file_name).stem}.txt'; path.write_text(line)
     with pytest.raises(DataError, match='line 1 is') as e: load_dataset(root)
     assert path.name in str(e.value) and line in str(e.value)
-    back = load_dataset(root, 'fix'); assert len(back.train)==4 and path.name in back.notes[0], 'left out, never kept as an image without objects'
+    back = load_dataset(root, 'fix'); assert len(back.train)==4 and path.name in ' '.join(back.notes), 'left out, never kept as an image without objects'
 
 
 def test_coco_annotations_that_say_little(data, tmp_path):
@@ -207,7 +212,7 @@ def test_what_is_no_data_set(tmp_path, data):
 def test_splits(data, tmp_path):
     with pytest.raises(DataError, match="no split 'test'; it has train, val"): load_dataset(save_voc(data, tmp_path/'a')).split('test')
     root = save_voc(data, tmp_path/'b'); shutil.rmtree(root/'ImageSets'); back = load_dataset(root)
-    assert len(back.train)==6 and len(back.valid)==2 and 'a fifth of train' in back.notes[0]
+    assert len(back.train)==6 and len(back.valid)==2 and 'a fifth of train' in ' '.join(back.notes)
     assert [r.image_id for r in back.valid]==[r.image_id for r in load_dataset(root).valid]!=[r.image_id for r in load_dataset(root, seed=1).valid]
     only = load_dataset(save_coco(replace(data, splits=dict(test=data.train)), tmp_path/'c'))
     assert len(only.split('test'))==5
@@ -233,6 +238,15 @@ def test_voc_layouts(data, tmp_path):
     for part in ('Annotations','JPEGImages'):
         (deep/part/'sub').mkdir(); [p.rename(deep/part/'sub'/p.name) for p in (deep/part).glob('*.*')]
     assert len(load_dataset(deep).train)==6
+
+
+def test_a_name_may_end_in_a_number(data, tmp_path):
+    "'holiday 1' is a file here, not a name and a flag"
+    root = save_voc(data, tmp_path); stems = [Path(r.file_name).stem for r in data.train]; listed = root/'ImageSets'/'Main'/'train.txt'
+    for old,new in zip(stems, ('holiday 1','holiday 0','holiday')):
+        for folder,suffix in (('Annotations','.xml'),('JPEGImages','.png')): (root/folder/f'{old}{suffix}').rename(root/folder/f'{new}{suffix}')
+    listed.write_text('holiday 1\nholiday 0\nholiday -1\n'+'\n'.join(stems[3:])+'\n')
+    assert [Path(str(r.image)).stem for r in load_dataset(root).train]==['holiday 1','holiday 0','holiday',*stems[3:]]
 
 
 def test_voc_names_that_lie(data, tmp_path):
@@ -294,7 +308,7 @@ def test_more_yolo_layouts(data, tmp_path):
     beside = tmp_path/'b'; beside.mkdir(); [shutil.copy(p, beside) for part in ('images','labels') for p in (root/part).iterdir()]  # everything side by side
     assert recognise(beside)=='yolo' and len(load_dataset(beside).train)==6
     root = save_yolo(data, tmp_path/'c'); shutil.rmtree(root/'labels'/'val'); back = load_dataset(root)
-    assert 'none of its 3 images has a label file' in back.notes[0] and len(back.train)==4
+    assert 'none of its 3 images has a label file' in ' '.join(back.notes) and len(back.train)==4
     shutil.rmtree(root/'labels')
     with pytest.raises(DataError, match='no label files'): load_dataset(root)
     root = save_yolo(data, tmp_path/'d'); (root/'classes.txt').unlink()

@@ -1,0 +1,150 @@
+"""The cases that are measured: the tensors, the two functions, and the check that both give the same"""
+import numpy as np
+import torch
+from functools import partial
+from torchvision.ops import batched_nms, box_iou, sigmoid_focal_loss
+
+from referees import contest_map, contest_tables, detect_loop, loss_loop
+from ssd_tutorial.anchors import MULTI, make_anchors
+from ssd_tutorial.boxes import iou
+from ssd_tutorial.focal import focal_loss, focal_terms, make_focal
+from ssd_tutorial.grid import one_hot_labels, ssd_loss
+from ssd_tutorial.metrics import evaluate_found, voc_map
+from ssd_tutorial.nms import detect, suppress
+
+
+def close(a, b, eps=1e-4): assert abs(float(a)-float(b))<=eps*max(abs(float(b)),1e-9), (float(a), float(b))
+
+
+def random_boxes(g, *shape, small=.05, large=.6):
+    "Boxes as they lie in photographs: sides from small to large, anywhere"
+    size = small*(large/small)**torch.rand(*shape, 2, generator=g)
+    lt = torch.rand(*shape, 2, generator=g)*(1-size)
+    return torch.cat([lt, lt+size], -1)
+
+
+def objects_apart(g, anchors, n):
+    "n objects no two of which have the same best anchor: there both rules of matching say the same"
+    boxes = random_boxes(g, n)
+    while True:
+        best = iou(boxes, anchors).argmax(1); first = torch.tensor([b not in best[:i] for i,b in enumerate(best)]) if n else torch.ones(0).bool()
+        if first.all(): return boxes
+        boxes[~first] = random_boxes(g, int((~first).sum()))
+
+
+def make_targets(anchors, B, n_classes, n_objects=(1,12), seed=0, apart=True):
+    "A padded batch of targets"
+    g = torch.Generator().manual_seed(seed)
+    counts = torch.randint(n_objects[0], n_objects[1]+1, (B,), generator=g).tolist()
+    boxes = [objects_apart(g, anchors, n) if apart else random_boxes(g, n) for n in counts]
+    labels = [torch.randint(1, n_classes+1, (n,), generator=g) for n in counts]
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    return dict(boxes_xyxy=pad(boxes), labels=pad(labels), crowd=torch.zeros_like(pad(labels), dtype=torch.bool))
+
+
+def loss_case(B=32, C=80, **_):
+    anchors = make_anchors(MULTI); g = torch.Generator().manual_seed(1)
+    preds = tuple(x.requires_grad_() for x in (torch.randn(B,len(anchors),C,generator=g)-4, torch.randn(B,len(anchors),4,generator=g)*.5))
+    targets = make_targets(anchors, B, C)
+    def step(loss):
+        for p in preds: p.grad = None
+        out = loss(); out.backward(); return out
+    ours = partial(step, lambda: ssd_loss(preds, targets, anchors, cls_loss=make_focal())[0])
+    theirs = partial(step, lambda: loss_loop(preds, targets, anchors))
+    a, ga = ours().item(), [p.grad.clone() for p in preds]
+    b = theirs().item(); close(a, b)
+    for x,p in zip(ga, preds): assert (x-p.grad).abs().max()<1e-4*p.grad.abs().max(), 'gradients differ'
+    return ours, theirs
+
+
+def peaked_preds(A, C, n_over, seed=2, score=.05):
+    "Logits of one image of which exactly n_over lie over the score; None: all"
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(1,A,C,generator=g)*.6-1 if n_over is None else torch.randn(1,A,C,generator=g).clamp(-3,3)-7
+    if n_over is None: logits = logits.clamp(min=-2.5)
+    else: logits.view(-1)[torch.randperm(A*C, generator=g)[:n_over]] = torch.randn(n_over,generator=g).clamp(min=-2.5)
+    assert int((logits.sigmoid()>score).sum())==(A*C if n_over is None else n_over)
+    return logits, torch.randn(1,A,4,generator=g)*.5
+
+
+def same_detections(a, b):
+    for x,y in zip(a, b, strict=True):
+        assert len(x['labels'])==len(y['labels']), (len(x['labels']), len(y['labels']))
+        assert x['labels'].tolist()==y['labels'].tolist()
+        assert ((x['scores']-y['scores']).abs()<1e-6).all() and ((x['boxes_xyxy']-y['boxes_xyxy']).abs()<1e-5).all()
+
+
+def detect_case(n_over=500, C=20, **_):
+    anchors = make_anchors(MULTI); preds = peaked_preds(len(anchors), C, n_over)
+    ours, theirs = (lambda: detect(preds, anchors)), (lambda: detect_loop(preds, anchors))
+    same_detections(ours(), theirs())  # the short list of 1000 changes nothing here: the best hundred lie within it
+    return ours, theirs
+
+
+def iou_case(N=300, **_):
+    anchors, g = make_anchors(MULTI), torch.Generator().manual_seed(4); boxes = random_boxes(g, N)
+    assert (iou(boxes, anchors)-box_iou(boxes, anchors)).abs().max()<1e-6
+    return lambda: iou(boxes, anchors), lambda: box_iou(boxes, anchors)
+
+
+def focal_case(B=8, C=80, labels=False, **_):
+    "On the same one-hot table; or from labels, of which torchvision's has to make the table first"
+    g, A = torch.Generator().manual_seed(5), MULTI.n_anchors
+    x = (torch.randn(B,A,C,generator=g)-4).requires_grad_()
+    owner = torch.where(torch.rand(B,A,generator=g)<.005, torch.randint(1,C+1,(B,A),generator=g), 0); hot = one_hot_labels(owner, C)
+    def step(loss): x.grad = None; out = loss(); out.backward(); return out
+    if labels:
+        ours, theirs = partial(step, lambda: focal_loss(x, owner)), partial(step, lambda: sigmoid_focal_loss(x, one_hot_labels(owner, C), .25, 2., 'sum'))
+    else: ours, theirs = partial(step, lambda: focal_terms(x, hot).sum()), partial(step, lambda: sigmoid_focal_loss(x, hot, .25, 2., 'sum'))
+    a, ga = ours().item(), x.grad.clone(); close(a, theirs().item())
+    assert (ga-x.grad).abs().max()<1e-4*x.grad.abs().max(), 'gradients differ'
+    return ours, theirs
+
+
+def nms_case(B=16, M=1000, C=80, **_):
+    "A batch of candidates: ours gives each image its list, torchvision's one list of places"
+    g = torch.Generator().manual_seed(6)
+    image, boxes, scores, labels = torch.arange(B).repeat_interleave(M), random_boxes(g, B*M, large=.4), torch.rand(B*M, generator=g), torch.randint(1, C+1, (B*M,), generator=g)
+    island = image*(C+1)+labels
+    ours, theirs = (lambda: suppress(image, boxes, scores, labels, top_k=None, n_images=B)), (lambda: batched_nms(boxes, scores, island, .5))
+    a, k = torch.cat([f['scores'] for f in ours()]).sort().values, scores[theirs()].sort().values
+    assert len(a)==len(k) and torch.equal(a, k), 'other boxes are kept'
+    return ours, theirs
+
+
+def imagined(n_images=1000, C=20, each=100, seed=3):
+    "Truth, and what an imaginary detector finds: half of it near objects, half anywhere"
+    rng = np.random.default_rng(seed); g = torch.Generator().manual_seed(seed); found, truths = [], []
+    for _ in range(n_images):
+        n = int(rng.integers(1,13)); boxes, labels = random_boxes(g, n), torch.tensor(rng.integers(1,C+1,n))
+        on = torch.tensor(rng.integers(0,n,each)); near = boxes[on]+torch.randn(each,4,generator=g)*.02
+        near = torch.cat([near[:,:2].clamp(0,.97), near[:,2:]], 1); near[:,2:] = torch.maximum(near[:,2:], near[:,:2]+.02).clamp(max=1)
+        hit = torch.rand(each, generator=g)<.5; right = hit&(torch.rand(each, generator=g)<.8)
+        found.append(dict(boxes_xyxy=torch.where(hit[:,None], near, random_boxes(g, each)), scores=torch.rand(each,generator=g)*(.5+.5*right),
+                          labels=torch.where(right, labels[on], torch.tensor(rng.integers(1,C+1,each)))))
+        truths.append(dict(boxes_xyxy=boxes, labels=labels, difficult=torch.tensor(rng.random(n)<.05), crowd=torch.tensor(rng.random(n)<.03), size_hw=torch.tensor([375,500])))
+    return found, truths
+
+
+def map_case(n_images=1000, C=20, **_):
+    "Ours from tensors to the report; the referee's tables are loaded and indexed beforehand, which is not counted"
+    found, truths = imagined(n_images, C); vocab = ['background', *(f'class {c}' for c in range(1,C+1))]; tables = contest_tables(found, truths, C)
+    ours, theirs = (lambda: evaluate_found(found, truths, vocab)), (lambda: contest_map(tables))
+    report, stats = ours(), theirs()
+    own = np.mean([voc_map(found, truths, C, t, 'coco101', 'coco') for t in np.linspace(.5,.95,10)])  # lesson 14's own count
+    for a,b in ((report.map,stats[0]), (report.map50,stats[1]), *zip((report.by_size[k] for k in ('small','medium','large')), stats[3:6]), (own,stats[0])): assert abs(a-b)<1e-6, (a, b)
+    return ours, theirs
+
+
+# name, case, its arguments, floor of referee/ours, limit of ours in seconds, what the referee is
+CASES = [
+    ('match + focal loss, forward and backward', loss_case, {}, 3, None, 'loop over images, plain PyTorch', 'B=32, A=3150, C=80, 1–12 objects an image'),
+    ('decode + NMS, 500 candidates', detect_case, {}, 10, None, 'loops over images and classes, greedy NMS in Python', 'A=3150, C=20, 500 scores over the threshold'),
+    ('decode + NMS, all candidates', detect_case, dict(n_over=None), 50, .5, 'loops over images and classes, greedy NMS in Python', 'A=3150, C=20, every anchor over the threshold in every class'),
+    ('pairwise IoU', iou_case, {}, .9, None, 'torchvision.ops.box_iou', '300 × 3150 boxes'),
+    ('focal loss, forward and backward', focal_case, {}, .9, None, 'torchvision.ops.sigmoid_focal_loss', 'B=8, A=3150, C=80, one-hot table given'),
+    ('focal loss from labels, forward and backward', focal_case, dict(labels=True), None, None, 'one-hot table, then sigmoid_focal_loss', 'B=8, A=3150, C=80'),
+    ('NMS of a batch', nms_case, {}, .9, None, 'torchvision.ops.batched_nms', '16 images of 1000 candidates, C=80'),
+    ('NMS of one image', nms_case, dict(B=1), None, None, 'torchvision.ops.batched_nms', '1000 candidates, C=80'),
+    ('mAP', map_case, {}, 2, None, 'pycocotools: evaluate, accumulate, summarise', '1000 images, 20 classes, 100 detections each')]
+TINY = dict(loss_case=dict(B=2, C=3), iou_case=dict(N=10), focal_case=dict(B=1, C=3), nms_case=dict(B=2, M=60, C=3), map_case=dict(n_images=25, C=4), detect_case=dict(C=3))

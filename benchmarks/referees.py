@@ -1,0 +1,108 @@
+"""What the package is measured against: the plain loops that most tutorials write, right and not slowed down, but image by image
+
+Each takes the same tensors as the package's function and gives the same figures; `run.py` asserts that before it takes the time.
+"""
+import contextlib, io
+
+import torch
+import torch.nn.functional as F
+from torchvision.ops import box_iou
+
+VARIANCES = .1, .2
+
+
+def match_one(anchors, boxes, labels, threshold=.5):
+    "One image: (A,) label of each anchor, 0 background, and (A,4) the box it should draw. Each object overwrites the owner of its best anchor"
+    if not len(labels): return labels.new_zeros(len(anchors)), torch.zeros_like(anchors)
+    overlap = box_iou(boxes, anchors)
+    best, owner = overlap.max(0)
+    best_anchor = overlap.argmax(1)
+    for n,a in enumerate(best_anchor): owner[a] = n
+    best[best_anchor] = 1.  # forced anchors pass the threshold
+    out = labels[owner]
+    out[best<threshold] = 0
+    return out, boxes[owner]
+
+
+def encode_one(boxes, anchors):
+    "Corners to the offsets of the SSD paper"
+    a_size, b_size = anchors[:,2:]-anchors[:,:2], boxes[:,2:]-boxes[:,:2]
+    a_mid, b_mid = (anchors[:,:2]+anchors[:,2:])/2, (boxes[:,:2]+boxes[:,2:])/2
+    return torch.cat([(b_mid-a_mid)/a_size/VARIANCES[0], (b_size/a_size).log()/VARIANCES[1]], 1)
+
+
+def focal_one(logits, hot, alpha=.25, gamma=2.):
+    "Focal loss, one factor a line, summed"
+    p = logits.sigmoid()
+    ce = F.binary_cross_entropy_with_logits(logits, hot, reduction='none')
+    p_t = p*hot+(1-p)*(1-hot)
+    alpha_t = alpha*hot+(1-alpha)*(1-hot)
+    return (alpha_t*(1-p_t)**gamma*ce).sum()
+
+
+def loss_loop(preds, targets, anchors, alpha=.25, gamma=2.):
+    "Match and loss, image by image, then divided by the positive anchors of the batch"
+    cls_sum = box_sum = 0.; n_pos = 0
+    for logits,deltas,boxes,labels in zip(*preds, targets['boxes_xyxy'], targets['labels']):
+        real = labels>0
+        label, to_draw = match_one(anchors, boxes[real], labels[real])
+        pos = label>0
+        hot = F.one_hot(label, logits.shape[1]+1)[:,1:].to(logits)
+        cls_sum = cls_sum+focal_one(logits, hot, alpha, gamma)
+        box_sum = box_sum+F.smooth_l1_loss(deltas[pos], encode_one(to_draw[pos], anchors[pos]), reduction='sum')
+        n_pos = n_pos+pos.sum()
+    return (cls_sum+box_sum)/n_pos.clamp(min=1)
+
+
+def decode_one(deltas, anchors):
+    "The offsets of the SSD paper to corners, cut at the edges of the image"
+    a_size, a_mid = anchors[:,2:]-anchors[:,:2], (anchors[:,:2]+anchors[:,2:])/2
+    mid, size = a_mid+deltas[:,:2]*VARIANCES[0]*a_size, a_size*(deltas[:,2:]*VARIANCES[1]).clamp(max=4.).exp()
+    return torch.cat([mid-size/2, mid+size/2], 1).clamp(0,1)
+
+
+def nms_one(boxes, scores, overlap=.5):
+    "Greedy suppression in Python: keep the best, drop what overlaps it, repeat"
+    order, keep = scores.argsort(descending=True, stable=True), []
+    while len(order):
+        best = order[0]; keep.append(best)
+        rest = order[1:]
+        order = rest[box_iou(boxes[best][None], boxes[rest])[0]<=overlap]
+    return torch.stack(keep) if keep else order
+
+
+def detect_loop(preds, anchors, score=.05, overlap=.5, top_k=100, most=None):
+    "Detections, image by image and class by class; `most`: only so many candidates of an image enter"
+    out = []
+    for logits,deltas in zip(*preds):
+        scores, boxes = logits.sigmoid(), decode_one(deltas, anchors)
+        if most is not None and scores.numel()>most: scores = scores*(scores>=scores.flatten().topk(most).values[-1])
+        b, s, l = [], [], []
+        for c in range(scores.shape[1]):
+            rows = (scores[:,c]>score).nonzero()[:,0]
+            if not len(rows): continue
+            rows = rows[nms_one(boxes[rows], scores[rows,c], overlap)]
+            b.append(boxes[rows]); s.append(scores[rows,c]); l.append(torch.full_like(rows, c+1))
+        if not b: out.append(dict(boxes_xyxy=boxes[:0], scores=scores[:0,0], labels=torch.zeros(0).long())); continue
+        b, s, l = torch.cat(b), torch.cat(s), torch.cat(l)
+        order = s.argsort(descending=True, stable=True)[:top_k]
+        out.append(dict(boxes_xyxy=b[order], scores=s[order], labels=l[order]))
+    return out
+
+
+def contest_tables(found, truths, n_classes):
+    "What pycocotools reads: its objects for the truth and for the detections, loaded and indexed"
+    from pycocotools.coco import COCO
+    from ssd_tutorial.training import to_coco_results, to_coco_truth
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(); coco.dataset = to_coco_truth(truths, n_classes); coco.createIndex()
+        rows = [dict(image_id=int(r[0]), bbox=r[1:5].tolist(), score=float(r[5]), category_id=int(r[6])) for r in to_coco_results(found, truths)]
+        return coco, coco.loadRes(rows)
+
+
+def contest_map(tables):
+    "The program of the contest: evaluate, accumulate, summarise; its twelve figures"
+    from pycocotools.cocoeval import COCOeval
+    with contextlib.redirect_stdout(io.StringIO()):
+        ev = COCOeval(*tables, 'bbox'); ev.evaluate(); ev.accumulate(); ev.summarize()
+    return ev.stats

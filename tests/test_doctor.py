@@ -1,0 +1,308 @@
+"Doctor: every planted fault is found by name, a clean set passes, the page stands alone and opens in a browser"
+import html.parser, json, re, shutil, subprocess
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from ssd_tutorial.doctor import (CHECKS, Limits, diagnose, double_boxes, examine, find_twins, nearest_pictures, open_small, picture_bits)
+from ssd_tutorial.readers import DataError, DetectionData, check_record, generated_data, make_record, save_coco, save_voc, save_yolo
+
+ODD = 'Ferien <script>alert(1)<b> & "Ümläut" 日本.png'  # what a file may be called
+
+
+def edit(root, record, change):
+    path = root/'Annotations'/f'{Path(record.file_name).stem}.xml'; text = path.read_text(encoding='utf-8')
+    new = change(text); assert new!=text
+    path.write_text(new, encoding='utf-8')
+
+
+def swap(text): return re.sub('xmin(.*?)xmin(.*?)xmax(.*?)xmax', r'xmax\1xmax\2xmin\3xmin', text, count=1)
+
+
+def finding(diagnosis, check): return next(f for f in diagnosis.findings if f.title in TITLES[check])
+
+
+TITLES = dict(files=('Files and boxes','Damaged files and boxes'), leaks=('Copies across splits','The same picture on both sides of the exam'), copies=('Copies within a split','The same picture twice in one split'),
+              classes=('Classes','Rare or missing classes'), sizes=('Sizes of objects','Objects too small to see'), doubles=('Doubled boxes',), splits=('Splits','Few images to measure on'),
+              anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), images=('Sizes of images','Images far from square','Images'))
+
+
+@pytest.fixture(scope='module')
+def clean(): return generated_data(n_train=150, n_valid=60, seed=7, size=96)
+
+
+@pytest.fixture(scope='module')
+def sick(tmp_path_factory):
+    "A VOC folder with one fault of each kind, and the name of each offender"
+    root = tmp_path_factory.mktemp('doctor')/'sick'; data = generated_data(n_train=60, n_valid=60, seed=5, size=128); t = data.train
+    data.splits['val'] = [r for r in data.valid if 6 not in r.labels]  # no arrow
+    twin = next(r for r in t[20:] if 6 not in r.labels); small = twin.load().resize((90,90))
+    data.splits['val'].append(replace(twin, image=np.asarray(ImageEnhance.Brightness(small).enhance(1.15)), image_id=900, boxes_px=twin.boxes_px*90/128, file_name=ODD))
+    dots = [dict(box_px=[10*i,40,10*i+3,43], label=1) for i in range(1,10)]
+    data.splits['train'] = [*t, *(make_record(t[30].image[:,::-1], 901+i, None, dots, f'dots_{i}.png') for i in range(4))]
+    wide = make_record(np.asarray(t[31].load().resize((400,40)))[:,::-1], 950, None, [dict(box_px=[10,5,200,30], label=2)], 'panorama.png'); data.splits['train'].append(wide)
+    save_voc(data, root); images = root/'JPEGImages'
+    (images/t[1].file_name).write_bytes((images/t[1].file_name).read_bytes()[:3000])
+    (images/t[2].file_name).unlink()
+    (images/t[3].file_name).write_text('<html>not found</html>')
+    edit(root, t[4], swap)
+    edit(root, t[5], lambda s: re.sub('<xmax>.*?<', '<xmax>nan<', s, count=1))
+    edit(root, t[6], lambda s: s[:60])
+    again = lambda s: s[s.index('<object>'):s.index('</object>')+9]
+    edit(root, t[7], lambda s: s.replace('</annotation>', re.sub('<name>.*?<', '<name>arrow<' if 'arrow' not in again(s) else '<name>disc<', again(s))+'</annotation>'))
+    shutil.copy(images/t[8].file_name, images/'copy.png')
+    (root/'Annotations'/'copy.xml').write_text((root/'Annotations'/f'{Path(t[8].file_name).stem}.xml').read_text().replace(t[8].file_name, 'copy.png'))
+    with open(root/'ImageSets'/'Main'/'train.txt', 'a') as f: f.write('copy\n')
+    return root, t, twin
+
+
+@pytest.fixture(scope='module')
+def diagnosis(sick): return diagnose(sick[0], progress=False)
+
+
+# ---------------------------------------------------------------- every planted fault, by name
+@pytest.mark.parametrize('i,words', [(1,'not a readable image'), (2,'no such image'), (3,'not a readable image'), (4,'corners flipped'), (5,'not finite|no number'), (6,'not readable XML')])
+def test_damage_by_name(sick, diagnosis, i, words):
+    f = finding(diagnosis, 'files'); stem = Path(sick[1][i].file_name).stem
+    assert f.severity=='stop' and any(stem in n and re.search(words, n) for n in f.names), f.names
+    assert not any(str(sick[0]) in n for n in f.names), 'names as seen from the folder'
+
+
+def test_nothing_else_is_called_damaged(sick, diagnosis):
+    guilty = {Path(sick[1][i].file_name).stem for i in range(1,7)}
+    for n in finding(diagnosis, 'files').names: assert any(g in n for g in guilty), n
+
+
+def test_leak(sick, diagnosis):
+    f = finding(diagnosis, 'leaks')
+    assert f.severity=='stop' and len(f.names)==1 and ODD in f.names[0] and sick[2].file_name in f.names[0] and 'nearly' in f.names[0]
+    assert f in diagnosis.findings[:2] and diagnosis.worst=='stop' and diagnosis.verdict.startswith('Do not train')
+
+
+def test_copies_within_a_split(sick, diagnosis):
+    f = finding(diagnosis, 'copies')
+    assert f.severity=='look' and any('copy.png' in n and sick[1][8].file_name in n and 'the same file' in n for n in f.names)
+    assert all('copy.png' in n or n.count('dots_')==2 for n in f.names), f.names
+
+
+def test_class_missing_in_val(diagnosis):
+    f = finding(diagnosis, 'classes'); assert f.severity=='look' and any(n.startswith('arrow') and 'none in val' in n for n in f.names)
+
+
+def test_tiny_objects(diagnosis):
+    f = finding(diagnosis, 'sizes'); assert f.severity=='look' and '--size 448' in f.todo
+    assert sum('dots_' in n and '9 objects' in n for n in f.names)==4
+
+
+def test_doubled_box(sick, diagnosis):
+    f = finding(diagnosis, 'doubles'); assert f.severity=='look' and len(f.names)==1 and sick[1][7].file_name in f.names[0] and '1 of them with two different names' in f.says
+
+
+def test_panorama(sick):
+    d = diagnose(sick[0], limits=Limits(stretch_share=0), progress=False); assert any('panorama.png' in n and '400×40' in n for n in finding(d, 'images').names)
+
+
+def test_text_and_json(diagnosis):
+    text = str(diagnosis); d = json.loads(json.dumps(diagnosis.to_dict()))
+    assert text.count('STOP')==2 and d['worst']=='stop' and len(d['findings'])==len(CHECKS) and max(map(len, text.splitlines()))<=110
+    for f in diagnosis.findings: assert f.title in text and f.says and (f.severity=='fine' or f.todo)
+    assert [f['names'] for f in d['findings']]==[f.names for f in diagnosis.findings]
+
+
+def test_skip_leaves_faulty_images_out(sick, diagnosis):
+    d = diagnose(sick[0], on_error='skip', progress=False)
+    assert len(d.checkup.of())==len(diagnosis.checkup.of())-2 and finding(d, 'files').names==finding(diagnosis, 'files').names
+
+
+# ---------------------------------------------------------------- no false alarm
+def test_clean_set(clean):
+    d = diagnose(clean, progress=False)
+    assert d.worst=='fine' and d.verdict=='Ready to train: nothing stands out.', str(d)
+    assert all(not f.names and not f.shots for f in d.findings)
+
+
+@pytest.mark.parametrize('save', [save_voc, save_coco, save_yolo])
+def test_formats(clean, tmp_path, save):
+    few = replace(clean, splits={k: v[:12] for k,v in clean.splits.items()}); d = diagnose(save(few, tmp_path/'set'), progress=False)
+    assert len(d.checkup.of())==24 and finding(d, 'files').severity=='fine' and finding(d, 'leaks').severity=='fine'
+
+
+def test_no_val_split_is_held_out_as_training_would(clean, tmp_path):
+    "A copy that the random split tears apart is found; the split is the one that training makes"
+    from ssd_tutorial.readers import load_dataset
+    root = save_voc(DetectionData(dict(train=clean.train[:40]), clean.vocab), tmp_path/'set'); d = diagnose(root, progress=False); held = load_dataset(root)
+    assert [f.name for f in d.checkup.of('val')]==[r.file_name for r in held.valid]
+    assert any('held out' in n for n in finding(d, 'splits').names)
+    name = d.checkup.of('val')[0].name; shutil.copy(root/'JPEGImages'/name, root/'JPEGImages'/d.checkup.of('train')[0].name)
+    leak = finding(diagnose(root, progress=False), 'leaks'); assert leak.severity=='stop' and name in leak.names[0] and 'the same file' in leak.names[0]
+
+
+def test_broken_images_of_an_unsplit_set_are_no_split(clean, tmp_path):
+    root = save_yolo(DetectionData(dict(all=clean.train[:30]), clean.vocab), tmp_path/'set'); (root/'images'/'all'/clean.train[0].file_name).write_bytes(b'')
+    d = diagnose(root, progress=False)
+    assert d.checkup.splits==['train','val'] and finding(d, 'files').severity=='stop' and clean.train[0].file_name in ''.join(finding(d, 'files').names)
+
+
+# ---------------------------------------------------------------- what cannot be diagnosed, and what hardly can
+def test_no_data_set(tmp_path):
+    with pytest.raises(DataError, match='no such folder'): diagnose(tmp_path/'nowhere')
+    with pytest.raises(DataError, match='not a data set'): diagnose(tmp_path)
+    for d in ('Annotations','JPEGImages','ImageSets/Main'): (tmp_path/'voc'/d).mkdir(parents=True)
+    with pytest.raises(DataError, match='no images'): diagnose(tmp_path/'voc', progress=False)
+
+
+def test_everything_broken(clean, tmp_path):
+    root = save_voc(replace(clean, splits={k: v[:4] for k,v in clean.splits.items()}), tmp_path/'set')
+    for p in (root/'JPEGImages').iterdir(): p.write_bytes(b'')
+    d = diagnose(root, progress=False); assert d.worst=='stop' and len(finding(d, 'files').names)==8 and d.to_html()
+
+
+def test_one_image_and_no_objects():
+    r = make_record(np.zeros((40,60,3), np.uint8), 0, None, [], 'black.png'); d = diagnose(DetectionData(dict(train=[r]), ('background','a'), name='one'), progress=False)
+    assert finding(d, 'objects').title=='No objects at all' and d.to_html() and str(d)
+
+
+def test_class_that_only_val_knows(clean):
+    train = [r for r in clean.train if 3 not in r.labels]; f = finding(diagnose(replace(clean, splits=dict(train=train, val=clean.valid)), progress=False), 'classes')
+    assert f.severity=='stop' and any(n.startswith(clean.vocab[3]) and 'cannot be learnt' in n for n in f.names)
+
+
+# ---------------------------------------------------------------- fingerprints
+@pytest.mark.parametrize('change', [lambda p: p.resize((64,64)), lambda p: p.resize((300,300)), lambda p: ImageEnhance.Brightness(p).enhance(.8), lambda p: ImageEnhance.Contrast(p).enhance(1.3),
+                                    lambda p: p.convert('L').convert('RGB'), lambda p: p.crop((1,1,127,127))])
+def test_twins_survive(change, tmp_path):
+    "Copies made smaller, larger, darker, harder, grey, trimmed; saved as a poor JPEG. Strangers stay strangers"
+    data = generated_data(n_train=40, n_valid=0, size=128, seed=11); before = [examine(r, data.vocab, 'train') for r in data.train]; after = []
+    for i,r in enumerate(data.train[:20]):
+        change(r.load()).save(tmp_path/f'{i}.jpg', quality=60); after.append(examine(make_record(tmp_path/f'{i}.jpg', i, None, []), data.vocab, 'val'))
+    found = {f.name: t.name for f,t,*_ in find_twins(after, before)}
+    assert all(found.get(f'{i}.jpg', data.train[i].file_name)==data.train[i].file_name for i in range(20)), 'a twin is never the wrong picture'
+    assert len(found)>=19, f'{len(found)} of 20 copies found'
+    assert not find_twins(before)
+
+
+def test_strangers_stay_strangers():
+    data = generated_data('crowded', n_train=600, n_valid=0, size=64, seed=2); assert not find_twins([examine(r, data.vocab) for r in data.train])
+
+
+def test_nearest_is_the_loop():
+    rng = np.random.default_rng(1); a, b = rng.random((70,64))<.5, rng.random((90,64))<.5
+    apart = (a[:,None]!=b[None]).sum(-1); index, d = nearest_pictures(a, b, chunk=16)
+    assert (d==apart.min(1)).all() and (apart[np.arange(70),index]==d).all()
+    own = (a[:,None]!=a[None]).sum(-1)+99*np.eye(70, dtype=int); assert (nearest_pictures(a, chunk=16)[1]==own.min(1)).all()
+    assert nearest_pictures(a, b[:0])[0].tolist()==[-1]*70 and len(nearest_pictures(a[:0], b)[0])==0
+
+
+def test_turned_photograph(tmp_path):
+    "EXIF rotation: size and boxes of the upright picture, and the same fingerprint"
+    img = generated_data(n_train=1, n_valid=0, size=128, seed=3).train[0].load().resize((120,80)); exif = Image.Exif(); exif[0x0112] = 6
+    img.rotate(90, expand=True).save(tmp_path/'turned.jpg', exif=exif, quality=95)
+    small, size, turned = open_small(tmp_path/'turned.jpg'); assert size==(80,120) and turned and small.width>small.height
+    assert (picture_bits(small)!=picture_bits(img)).sum()<=6
+    f = examine(make_record(tmp_path/'turned.jpg', 0, None, [dict(box_px=[90,10,119,70], label=1)]), ('background','a'))
+    assert not f.faults and f.record.size_hw==(80,120) and f.record.image==tmp_path/'turned.jpg'
+    lying = make_record(tmp_path/'turned.jpg', 0, None, [dict(box_px=[10,90,40,119], label=1)], declared_hw=(120,80))  # boxes as the file lies
+    f, (checked,faults) = examine(lying, ('background','a')), check_record(lying, ('background','a'), 'fix')
+    assert f.faults==faults and len(faults)==1 and (f.record.boxes_px==checked.boxes_px).all(), 'what the check sees is what training sees'
+
+
+def test_bits_alone_make_no_twins(clean):
+    a, b = (examine(r, clean.vocab) for r in clean.train[:2]); b.bits = a.bits.copy()
+    assert abs(a.greys@b.greys)<.9 and not find_twins([a,b])
+    b.greys = a.greys; assert len(find_twins([a,b]))==1
+
+
+def test_crowd_is_no_double():
+    r = make_record(np.zeros((50,50,3), np.uint8), 0, None, [dict(box_px=[0,0,40,40], label=1), dict(box_px=[0,0,40,40], label=2, crowd=True)])
+    assert double_boxes(examine(r, ('background','a','b')))==[]
+
+
+# ---------------------------------------------------------------- the page
+class Page(html.parser.HTMLParser):
+    "Tags, attributes and open elements of a page"
+    VOID = ('meta','img','br','link','input','hr')
+    def __init__(self): super().__init__(); self.tags, self.open, self.text, self.faults = [], [], '', []
+    def handle_starttag(self, tag, attrs): self.tags.append((tag, dict(attrs))); self.open += [tag]*(tag not in self.VOID)
+    def handle_endtag(self, tag):
+        if tag in self.VOID: return
+        if not self.open or self.open.pop()!=tag: self.faults.append(tag)
+    def handle_data(self, data): self.text += data*('style' not in self.open)
+
+
+@pytest.fixture(scope='module')
+def page(diagnosis, tmp_path_factory): return diagnosis.write_html(tmp_path_factory.mktemp('page')/'new folder'/'doctor.html')
+
+
+def test_page_stands_alone(page):
+    text = page.read_text(encoding='utf-8'); p = Page(); p.feed(text); p.close()
+    assert not p.faults and not p.open, 'every element is closed'
+    assert {t for t,_ in p.tags}.isdisjoint({'script','link','iframe','object','embed','base','form'})
+    for tag,attrs in p.tags:
+        assert not any(k.startswith('on') for k in attrs), (tag, attrs)
+        for k in ('src','href','srcset','action','data'): assert attrs.get(k, '#').startswith(('#','data:image/jpeg;base64,')), (tag, attrs[k][:60])
+    assert not re.search(r'https?:|url\(|@import|//[a-z]+\.', re.sub('data:image/jpeg;base64,[A-Za-z0-9+/=]+', '', text))
+    assert ODD in p.text and '<script' not in text.lower(), 'names are shown, not obeyed'
+    assert len(text)<1_500_000
+
+
+def test_page_is_bounded(clean, tmp_path):
+    "Hundreds of offenders: all named, few pictured"
+    root = save_voc(replace(clean, splits=dict(train=clean.train, val=clean.valid)), tmp_path/'set')
+    for r in clean.train[:100]: edit(root, r, swap) if len(r.labels) else None
+    d = diagnose(root, progress=False); text = d.to_html(most=3); names = finding(d, 'files').names
+    assert text.count('<img')<=3*len(CHECKS)*2 and all(n.split(':')[0] in text for n in names) and len(names)>=90 and 'more, named in the list' in text
+
+
+def chromium(page, tmp_path, *more):
+    program = next((p for p in map(shutil.which, ('chromium','chromium-browser','google-chrome','chrome')) if p), None)
+    if not program: pytest.skip('no chromium on this machine: install one to see the page in a browser')
+    options = ['--headless','--no-sandbox','--disable-gpu','--disable-quic','--no-first-run','--disable-background-networking','--disable-component-update','--disable-sync',
+               '--host-resolver-rules=MAP * ~NOTFOUND', f'--user-data-dir={tmp_path/"profile"}']
+    return subprocess.run([program, *options, *more, page.resolve().as_uri()], capture_output=True, text=True, timeout=120)
+
+
+SAY = '''<script>addEventListener('load', () => { const imgs = [...document.images]; document.title = JSON.stringify({all: imgs.length, shown: imgs.filter(i => i.complete && i.naturalWidth>0).length,
+wide: document.documentElement.scrollWidth-document.documentElement.clientWidth, bars: [...document.querySelectorAll('svg .bar')].filter(b => b.getBoundingClientRect().height>0).length,
+h2: document.querySelectorAll('h2').length}) })</script></body>'''
+
+
+@pytest.mark.parametrize('width', [1100, 500])
+def test_page_in_a_browser(page, tmp_path, width):
+    "A browser without a network shows every picture and chart, and nothing is wider than the window"
+    copy = tmp_path/'copy.html'; copy.write_text(page.read_text(encoding='utf-8').replace('</body>', SAY), encoding='utf-8')
+    r = chromium(copy, tmp_path, '--dump-dom', f'--window-size={width},900'); said = re.search('<title>({.*?})</title>', r.stdout)
+    assert said, r.stderr[-800:]
+    seen = json.loads(said.group(1)); assert seen['all']==seen['shown']>=10 and seen['bars']>=10 and seen['h2']>=len(CHECKS) and seen['wide']<=0, seen
+
+
+# ---------------------------------------------------------------- photographs
+def test_photographs(real_data):
+    d = diagnose(real_data/'coco_mini', progress=False); f = finding(d, 'files')
+    assert f.severity=='fine' and finding(d, 'leaks').severity=='fine' and len(d.checkup.of())==160, str(d)[:800]
+
+
+def test_copies_among_photographs(real_data):
+    "voc_animals holds the same cat in train and in val, as equal files and as resized ones"
+    from ssd_tutorial.readers import read_voc
+    data = read_voc(real_data/'voc_animals'); cats = {s: [r for r in rs if r.file_name.startswith('ca')] for s,rs in data.splits.items()}
+    f = finding(diagnose(replace(data, splits=cats), progress=False), 'leaks')
+    assert f.severity=='stop' and 'ca121.jpg (val) and ca116.jpg (train): the same file' in f.names and any('nearly' in n for n in f.names)
+    assert 5<=len(f.names)<=12, f.names
+
+
+def test_names_that_are_no_text(clean, tmp_path):
+    "A file name of bytes that no encoding knows can be shown, written and printed"
+    r = replace(clean.train[0], file_name='photo\udcff.png'); d = diagnose(DetectionData(dict(train=[r,r], val=[r]), clean.vocab), progress=False)
+    text = d.write_html(tmp_path/'p.html').read_text(encoding='utf-8'); str(d).encode(); json.dumps(d.to_dict()).encode()
+    assert finding(d, 'leaks').severity=='stop' and 'photo?.png' in text
+
+
+def test_ctrl_c_does_not_wait(clean, monkeypatch):
+    "After Ctrl-C at most one block of images is still looked at"
+    import ssd_tutorial.doctor as D
+    seen = []
+    def stop(*a): seen.append(1); raise KeyboardInterrupt
+    monkeypatch.setattr(D, 'examine', stop)
+    with pytest.raises(KeyboardInterrupt): D.examine_all(dict(train=clean.train*20), clean.vocab, progress=False)
+    assert len(seen)<=256
