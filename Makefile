@@ -1,4 +1,4 @@
-# make check = what must pass before a commit; make ci = what the gate runs
+# make check = what must pass before a commit; make ci = what the gate runs; make speed = benchmarks, measured anew
 export:
 	nbdev_export && python tools/book.py
 check: export
@@ -7,7 +7,9 @@ check: export
 	nbdev_clean
 	python tools/book.py --check
 	python tools/style.py
-	ruff check --select F,B015 ssd_tutorial tests tools nbs
+	ruff check --select F,B015 ssd_tutorial tests tools benchmarks nbs
 ci:
 	bash .ci/run
-.PHONY: export check ci
+speed:
+	python benchmarks/run.py
+.PHONY: export check ci speed

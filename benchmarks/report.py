@@ -48,7 +48,7 @@ At the large end the steepest curve has a slope of {steepest:.2f} on these scale
 
 ## Reading
 
-Records a second, read and checked (each image's size is read from its file):
+Records a second, read and checked (every image is opened: is it whole, and as large as its annotation says?):
 
 {read}
 

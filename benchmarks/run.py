@@ -2,7 +2,8 @@
 """Measure the package against referees in one process; exit status 1 where a row is under its floor
 
     python benchmarks/run.py                    all rows and figures; writes results.json, measured.json and README.md here
-    python benchmarks/run.py --only NMS         rows whose name contains NMS; prints, writes nothing
+    python benchmarks/run.py --rows             all rows, no further figures; prints, writes nothing
+    python benchmarks/run.py --only NMS         rows whose name contains NMS
     python benchmarks/run.py --quick --out DIR  tiny tensors, few repeats, floors not asked: does it work at all?
 """
 import argparse, datetime, json, os, platform, sys, tempfile, time, warnings
@@ -23,6 +24,7 @@ from tqdm import tqdm  # noqa: E402
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--quick', action='store_true', help='tiny tensors, floors not asked')
+    p.add_argument('--rows', action='store_true', help='only the rows that have a referee; prints, writes nothing')
     p.add_argument('--only', default='', help='rows whose name contains this, no further figures')
     p.add_argument('--repeats', type=int, default=15, help='turns of each row (15)')
     p.add_argument('--threads', type=int, help="torch's threads; its own default where not given")
@@ -73,8 +75,8 @@ def main():
     if args.threads: torch.set_num_threads(args.threads)
     if args.quick: args.repeats = min(args.repeats, 2)
     about = machine(); print(', '.join(f'{k} {v}' for k,v in about.items()))
-    table = rows(args); faults = [] if args.quick else [f for f in map(fault, table) if f]; folder = args.out or (None if args.only or args.quick else HERE)
-    if args.only: measured = None
+    table = rows(args); faults = [] if args.quick else [f for f in map(fault, table) if f]; folder = args.out or (None if args.only or args.rows or args.quick else HERE)
+    if args.only or args.rows: measured = None
     else:
         with tqdm(total=sum(map(len, growth.AXES.values())), desc='growth', leave=False, disable=not sys.stderr.isatty()) as bar: grown = growth.measure(args.quick, 1 if args.quick else 9, bar.update)
         print('slopes at the large end:', {k: {n: round(s,2) for n,s in g['slope'].items()} for k,g in grown.items()})
