@@ -8,8 +8,8 @@ __all__ = ['TRAIN_OPTIONS', 'user_errors', 'fail', 'one_line_errors', 'main', 'r
            'run_training', 'evaluate', 'picture_path', 'find_photos', 'predict', 'write_predictions', 'contact_sheet',
            'training_curve', 'doctor', 'demo', 'write_demo']
 
-# %% ../nbs/91_cli.ipynb #d5fd6521
-import json, os, shlex, time
+# %% ../nbs/91_cli.ipynb #6db8a382
+import json, os, shlex, time, warnings
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -44,7 +44,7 @@ def one_line_errors(
         except user_errors() as e: fail(e)
     return run
 
-# %% ../nbs/91_cli.ipynb #11b65e98
+# %% ../nbs/91_cli.ipynb #293cb263
 @click.group(context_settings=dict(help_option_names=['-h','--help']))
 @click.version_option(package_name='ssd_tutorial')
 def main():
@@ -57,6 +57,7 @@ def main():
       ssd-tutorial train --data my_photos --out detector.pt
       ssd-tutorial predict --detector detector.pt holiday.jpg
     """
+    warnings.filterwarnings('ignore', '.torch.jit.script', FutureWarning)  # fastai's business, not the user's
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is imported: idle threads must not fight other programs for the cores
 
 # %% ../nbs/91_cli.ipynb #ca004949
