@@ -17,6 +17,7 @@ import torch
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 from fastcore.basics import patch
+from PIL import Image
 from torch import nn
 
 # %% ../nbs/15_detector.ipynb #acea7302
@@ -30,7 +31,7 @@ from .grid import ARCHS, SSDLoss, build_arch
 from .metrics import evaluate_found, truth_of
 from .multiscale import multi_spec
 from .nms import detect
-from .readers import IMAGE_SUFFIXES, DataError, Record, image_size, open_image
+from .readers import IMAGE_SUFFIXES, DataError, Record, open_image, upright_hw
 from .training import (EpochTable, LossPart, MeanAP, NonFiniteLoss, SaveLast, StopAfter, cached_dls, choose_lr,
                                    clear_parts, freeze_body, load_training_state, loader_state, make_learner, progress_bar,
                                    save_whole, set_loader_state, training_state)
@@ -158,7 +159,8 @@ def list_images(
 def _open_sized(x, at_least):
     "A picture, perhaps decoded at reduced size, and the (height, width) of the whole"
     img = open_picture(x, at_least)
-    return img, image_size(x) if isinstance(x, (str,Path)) else img.size[::-1]
+    if not isinstance(x, (str,Path)): return img, img.size[::-1]
+    with Image.open(x) as head: return img, upright_hw(head)[0]
 
 # %% ../nbs/15_detector.ipynb #fafd13f4
 @patch

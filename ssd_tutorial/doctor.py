@@ -26,7 +26,7 @@ from .boxes import iou
 from .detections import draw_boxes
 from .multiscale import multi_spec
 from .readers import (DataError, DetectionData, Record, check_record, ensure_splits, load_dataset, mend_box,
-                                  open_image, read_coco, read_voc, read_yolo, recognise)
+                                  open_image, read_coco, read_voc, read_yolo, recognise, upright_hw)
 from .training import progress_bar
 
 # %% ../nbs/90_doctor.ipynb #e7c2343d
@@ -68,8 +68,8 @@ def open_small(
     "Decode a file once, every byte of it but only as finely as needed; `DataError` where it is damaged"
     img = open_image(image, side)
     if isinstance(image, np.ndarray): return img, image.shape[:2], False
-    with Image.open(image) as head: (w,h), turned = head.size, head.getexif().get(0x0112) in (5,6,7,8)  # 0x0112: orientation
-    return img, (w,h) if turned else (h,w), turned
+    with Image.open(image) as head: size_hw, turn = upright_hw(head)
+    return img, size_hw, turn in (5,6,7,8)
 
 # %% ../nbs/90_doctor.ipynb #8af3d806
 @dataclass

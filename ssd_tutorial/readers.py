@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'ON_ERROR', 'VOC_SPLITS', 'DATASETS', 'COCO_FILES', 'DataError', 'Record', 'open_image',
            'make_record', 'DetectionData', 'generated_data', 'read_voc_xml', 'read_voc', 'save_voc', 'read_coco_json',
-           'read_coco', 'save_coco', 'read_yolo_txt', 'image_size', 'read_yolo', 'save_yolo', 'mend_box',
+           'read_coco', 'save_coco', 'read_yolo_txt', 'upright_hw', 'image_size', 'read_yolo', 'save_yolo', 'mend_box',
            'check_record', 'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco',
            'recognise', 'load_dataset']
 
@@ -281,10 +281,12 @@ def _left(images, why):
     "A note on images that nobody said anything about"
     return _Note(f'{len(images)} images have {why} and are left out: {", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}', images=len(images))
 
+def _images_in(folder): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)  # also what is none: the check will say so
+
 def _unnamed(root, known):
     "Images of JPEGImages that no annotation is about"
     folder = root/'JPEGImages'; known = {unicodedata.normalize('NFC', str(p)) for p in known}
-    images = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    images = _images_in(folder) if folder.is_dir() else []
     return [p for p in images if unicodedata.normalize('NFC', str(p)) not in known]
 
 # %% ../nbs/03_readers.ipynb #1ecc07f6
@@ -523,7 +525,7 @@ def _is_dir(path):
     try: return path.is_dir()
     except (OSError, ValueError): return False
 
-def _images_in(folder): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)  # also what is none: the check will say so
+
 
 # %% ../nbs/03_readers.ipynb #41d45b8c
 def _yolo_images(root):
@@ -543,6 +545,14 @@ def _yolo_beside(root):
     labelled = [p for p in images if _is_file(_find(p.with_suffix('.txt')))]
     return labelled, [p for p in images if p not in set(labelled)] if labelled else []
 
+# %% ../nbs/03_readers.ipynb #dcac7941
+def upright_hw(
+    head:Image.Image, # as `Image.open` gives it, nothing decoded yet
+)->tuple: # (height, width) in pixels after EXIF rotation; EXIF orientation 1–8, None where it says nothing
+    "The size of a picture as people see it, from its header alone"
+    (w,h), turn = head.size, head.getexif().get(0x0112)  # 5 to 8: on its side
+    return ((w,h) if turn in (5,6,7,8) else (h,w)), turn
+
 # %% ../nbs/03_readers.ipynb #d14bb98c
 def _whole(path, ending):
     with open(path, 'rb') as f:
@@ -554,11 +564,11 @@ def _look(image, every_byte=True):
     if isinstance(image, np.ndarray): return image.shape[:2], None
     try:
         with Image.open(_openable(image)) as img:
-            (w,h), turn = img.size, img.getexif().get(0x0112)
+            size, turn = upright_hw(img)
             ending = dict(JPEG=b'\xff\xd9', PNG=b'IEND').get(img.format)
             if every_byte: img.draft(None, (1,1))
             if every_byte or ending is None or not _whole(image, ending): img.load()  # suspicious: decode all of it, which fails where data are missing
-            return ((w,h) if turn in (5,6,7,8) else (h,w)), turn
+            return size, turn
     except Exception as e: raise _no_picture(image, e) from None
 
 # %% ../nbs/03_readers.ipynb #11ae0c1a
