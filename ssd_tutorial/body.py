@@ -60,7 +60,7 @@ def _feature_net(name, levels, pretrained=False):
     places = [info.out_indices[len(have)-1-have[::-1].index(s)] for s in strides]  # the last map of that stride
     return make(out_indices=places, pretrained=pretrained)
 
-# %% ../nbs/05_body.ipynb #68dc9480
+# %% ../nbs/05_body.ipynb #7b9f7331
 class Body(nn.Module):
     "Feature maps of a classifier; normalises its own input; frozen or not"
     def __init__(self,
@@ -70,7 +70,7 @@ class Body(nn.Module):
         norm_eval:bool=True, # keep batch norm's statistics while training: right for pretrained bodies and small batches
     ):
         super().__init__()
-        self.name,self.levels,self.norm_eval,self.frozen = name,tuple(levels),norm_eval,False
+        self.name,self.levels,self.norm_eval,self.frozen,self.below = name,tuple(levels),norm_eval,False,0
         self.net = _feature_net(name, self.levels, pretrained)
         cfg = getattr(self.net, 'default_cfg', {})
         self.register_buffer('mean', torch.tensor(cfg.get('mean', (.485,.456,.406))).view(1,3,1,1))
@@ -89,7 +89,7 @@ def forward(self:Body,
         maps = self.net((images-self.mean)/self.std)
         return [m.permute(0,3,1,2) for m in maps] if self._channels_last else list(maps)
 
-# %% ../nbs/05_body.ipynb #b67bccef
+# %% ../nbs/05_body.ipynb #1a10775b
 @patch
 def train(self:Body,
     mode:bool=True, # False: evaluation
@@ -97,27 +97,44 @@ def train(self:Body,
     "Training mode, except for what is to stay as it is: batch norm's statistics, or all of a frozen body"
     super(Body, self).train(mode)
     if self.frozen: self.net.eval()
-    elif self.norm_eval:
+    else:
         for m in self.net.modules():
-            if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+            still = self.norm_eval or (self.below and not all(p.requires_grad for p in m.parameters(recurse=False)))
+            if still and isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
     return self
 
-# %% ../nbs/05_body.ipynb #a970b4e8
+# %% ../nbs/05_body.ipynb #b1a8ef0a
+@patch
+def _early(self:Body, stride):
+    "The weights in front of the map of a stride, and those that make it"
+    if not stride: return []
+    ends = {i['reduction']: i['module'].replace('.','_') for i in self.net.feature_info.info}  # timm writes blocks.2 or stages_1
+    if stride not in ends: raise WeightsError(f'The maps of {self.name} have strides {", ".join(map(str,ends))}; none has {stride}.')
+    names = [n for n,_ in self.net.named_parameters()]
+    last = [i for i,n in enumerate(names) if (n.replace('.','_')+'_').startswith(ends[stride]+'_')]
+    if not last: raise WeightsError(f'{self.name} does not name the layers that make its map of stride {stride}. Freeze all of it, or nothing.')
+    return list(self.net.parameters())[:last[-1]+1]
+
+# %% ../nbs/05_body.ipynb #4ee69718
 @patch
 def freeze(self:Body,
     frozen:bool=True, # False: thaw
+    below:int=0, # with frozen=False: what makes the map of this stride, and all before it, stays as it is
 )->Body:
-    "Stop learning: no gradients, no drifting statistics"
-    self.frozen = frozen; self.net.requires_grad_(not frozen)
+    "Stop learning: no gradients, no drifting statistics; `WeightsError` where no map has the stride `below`"
+    self.frozen, self.below = frozen, below; self.net.requires_grad_(not frozen)
+    for p in [] if frozen else self._early(below): p.requires_grad_(False)
     for p in self.net.parameters(): p.grad = None  # an optimiser would still step on a gradient left over
     return self.train(self.training)
 
 @patch
-def unfreeze(self:Body)->Body:
+def unfreeze(self:Body,
+    below:int=0, # stride up to which it stays frozen, see `freeze`; 0: all of it learns
+)->Body:
     "Learn again, with gradients"
-    return self.freeze(False)
+    return self.freeze(False, below)
 
-# %% ../nbs/05_body.ipynb #af04f632
+# %% ../nbs/05_body.ipynb #de7788c4
 class _ReLU6(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x): ctx.mark_dirty(x.clamp_(0,6)); ctx.save_for_backward(x); return x
@@ -127,8 +144,7 @@ class _ReLU6(torch.autograd.Function):
         grad, # of the loss with respect to the output
     ):
         "Passes where the output lies strictly inside"
-        y, = ctx.saved_tensors
-        return grad*((y>0)&(y<6))
+        return torch.ops.aten.hardtanh_backward(grad, ctx.saved_tensors[0], 0., 6.)  # one pass over memory
 
 
 class LeanReLU6(nn.Module):

@@ -5,26 +5,29 @@
 # %% auto #0
 __all__ = ['progress_bar', 'CachedFeatures', 'collate_maps', 'CachedLoader', 'cache_features', 'cached_dls', 'StopAfter',
            'EpochTable', 'NonFiniteReport', 'investigate', 'NonFiniteLoss', 'StopOnNonFinite', 'to_coco_truth',
-           'to_coco_results', 'library_map', 'MeanAP', 'LossPart', 'KeepBest', 'body_and_head', 'make_learner',
-           'freeze_body', 'choose_lr', 'loss_curves', 'fit_two_phase', 'WriteError', 'save_whole', 'clear_parts',
-           'loader_state', 'set_loader_state', 'training_state', 'load_training_state', 'SaveLast']
+           'to_coco_results', 'library_map', 'MeanAP', 'LossPart', 'AverageWeights', 'shown_model', 'BFloat16',
+           'keep_memory', 'KeepBest', 'body_and_head', 'make_learner', 'freeze_body', 'choose_lr', 'loss_curves',
+           'fit_two_phase', 'WriteError', 'save_whole', 'clear_parts', 'loader_state', 'set_loader_state',
+           'training_state', 'load_training_state', 'SaveLast']
 
-# %% ../nbs/06_training.ipynb #801663c3
-import contextlib, io, os, random, sys, tempfile, time
+# %% ../nbs/06_training.ipynb #eb05b04b
+import contextlib, ctypes, io, os, random, sys, tempfile, time
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
 from fastcore.basics import noop, patch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import lr_find, fit_one_cycle  # noqa: F401 they patch Learner
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Metric
+from fastai.torch_core import to_float
 from fastai.metrics import AvgMetric
+from timm.utils import ModelEmaV3
 from tqdm.auto import tqdm
 from .augment import DetectionLoader, collate, unpad
 from .show import show_boxes
@@ -63,7 +66,7 @@ class CachedLoader(DetectionLoader):
     "Batches of cached feature maps, see `collate_maps`; `seed` sets their order"
     def create_batch(self, items): return collate_maps(items)
 
-# %% ../nbs/06_training.ipynb #ff172099
+# %% ../nbs/06_training.ipynb #26e07cfa
 @torch.no_grad()
 def cache_features(
     body:nn.Module, # frozen: images (B,3,S,S) 0–1 → list of maps (B,c,h,w)
@@ -71,6 +74,7 @@ def cache_features(
     variants:int=1, # passes over the data
     progress:bool=True, # show a bar
     dtype:torch.dtype=torch.float16, # of the maps; float32 takes twice the memory and rounds nothing
+    bf16:bool=False, # let the body calculate in bfloat16, see `BFloat16`
 )->CachedFeatures: # on the CPU, entry i is image i of the loader's data set
     "Run a frozen body once over the data, so that the head can train without it"
     body.eval(); device,out = next(body.parameters()).device, []
@@ -79,20 +83,22 @@ def cache_features(
         if loader.shuffle: loader.dataset.epoch += 1  # this pass draws its own augmentation
         out.append([])
         for images,targets in progress_bar(ordered, desc=f'features {v+1}/{variants}', show=progress):
-            maps = [m.to('cpu', dtype) for m in body(images.to(device).contiguous(memory_format=torch.channels_last))]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16): maps = body(images.to(device).contiguous(memory_format=torch.channels_last))
+            maps = [m.to('cpu', dtype) for m in maps]
             out[-1] += [([m[i].contiguous() for m in maps], {k: x.cpu() for k,x in t.items()}) for i,t in enumerate(unpad(targets))]
     return CachedFeatures(out)
 
-# %% ../nbs/06_training.ipynb #ce483a12
+# %% ../nbs/06_training.ipynb #d1b6831b
 def cached_dls(
     body:nn.Module, # frozen, see `cache_features`
     dls, # of `make_dls`
     variants:int=4, # how often each training image is augmented anew
     progress:bool=True, # show a bar
     dtype:torch.dtype=torch.float16, # of the maps, see `cache_features`
+    bf16:bool=False, # let the body calculate in bfloat16
 ): # DataLoaders of feature maps, for the frozen phase
     "The same data as a frozen body sees it"
-    train, valid = (cache_features(body, dl, n, progress, dtype) for dl,n in ((dls.train,variants),(dls.valid,1)))
+    train, valid = (cache_features(body, dl, n, progress, dtype, bf16) for dl,n in ((dls.train,variants),(dls.valid,1)))
     kw = dict(bs=dls.train.bs, device=dls.device)
     return type(dls)(CachedLoader(train, shuffle=True, drop_last=len(train)>kw['bs'], **kw), CachedLoader(valid, **kw), device=dls.device)
 
@@ -485,7 +491,62 @@ class LossPart(AvgMetric):
     @property
     def name(self): return f'{self.part}_loss'
 
-# %% ../nbs/06_training.ipynb #952bcf80
+# %% ../nbs/06_training.ipynb #ff7d3406
+class AverageWeights(Callback):
+    "An exponential moving average of the weights beside the model; validation, `KeepBest` and the end of the training see the average"
+    order = TrainEvalCallback.order-1 # before fastai puts the model that is validated into evaluation mode
+    def __init__(self,
+        decay:float=.998, # of the average, below 1: it forgets within 1/(1-decay) steps
+    ): self.decay,self.ema,self.steps = decay,None,0
+    def before_fit(self):
+        self.run = not hasattr(self, 'lr_finder')
+        if self.run and self.ema is None: self.ema = ModelEmaV3(self.learn.model, self.decay, use_warmup=True, warmup_power=.75)
+    def after_step(self): self.steps += 1; self.ema.update(self.learn.model, self.steps)
+    def before_validate(self): self.raw, self.learn.model = self.learn.model, shown_model(self.learn)
+    def after_validate(self): self.learn.model = self.raw
+
+    def go_on(self,
+        model, # that is being trained
+        steps:int, # done so far
+        state:dict, # the average's weights
+    ):
+        "Take up an average where it was left"
+        self.steps, self.ema = steps, ModelEmaV3(model, self.decay, use_warmup=True, warmup_power=.75); self.ema.module.load_state_dict(state)
+
+# %% ../nbs/06_training.ipynb #bdde55de
+def shown_model(
+    learn, # a Learner, perhaps with `AverageWeights`
+): # the model that is validated: the average where there is one
+    "What the figures of an epoch are about"
+    average = getattr(learn, 'average_weights', None)
+    return average.ema.module if average and average.ema is not None else learn.model
+
+# %% ../nbs/06_training.ipynb #b0b4f1a3
+class BFloat16(Callback):
+    "Forward passes of the model in bfloat16, what comes out in float32; on a CPU that has it (avx512_bf16, amx_bf16) about twice as fast"
+    hooks = ()
+    def before_fit(self):
+        self.after_fit(); model = self.learn.model
+        self.cast = torch.autocast(next(model.parameters()).device.type, torch.bfloat16, cache_enabled=False)  # weights change: nothing to cache
+        self.hooks = (model.register_forward_pre_hook(lambda m,x: self.cast.__enter__() and None),
+                      model.register_forward_hook(lambda m,x,y: self._back(y), always_call=True))  # after an error, too
+
+    def _back(self, y):
+        "Leave bfloat16, with what came out in float32"
+        self.cast.__exit__(None, None, None); return to_float(y)
+
+    def after_fit(self):
+        for h in self.hooks: h.remove()
+
+# %% ../nbs/06_training.ipynb #fe768aba
+def keep_memory(
+)->bool: # whether this system knows how
+    "Let freed memory stay with the process: training on a CPU gets faster, its memory no longer shrinks (glibc's `mallopt`; no effect elsewhere)"
+    try: mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError): return False
+    return bool(mallopt(-4, 0) and mallopt(-1, 2**31-1))  # M_MMAP_MAX, M_TRIM_THRESHOLD
+
+# %% ../nbs/06_training.ipynb #4d0ef822
 class KeepBest(TrackerCallback):
     "Keep the weights of the best epoch; `monitor` names the figure, `reset_on_fit=False` keeps the record over several fits"
     order = 60 # after the recorder and the table
@@ -493,7 +554,7 @@ class KeepBest(TrackerCallback):
     def after_epoch(self):
         if len(self.learn.final_record)<2+len(self.learn.metrics): return  # `learn.validate()` is no epoch
         super().after_epoch()
-        if self.new_best: self.best_state = {k: v.detach().cpu().clone() for k,v in self.learn.model.state_dict().items()}
+        if self.new_best: self.best_state = {k: v.detach().cpu().clone() for k,v in shown_model(self.learn).state_dict().items()}
 
 # %% ../nbs/06_training.ipynb #8e0cb20e
 @patch
@@ -527,15 +588,16 @@ def make_learner(
     if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision())
     return Learner(dls, model, loss_func, splitter=body_and_head, metrics=list(metrics), cbs=cbs, wd=wd, train_bn=False, path=path or tempfile.gettempdir())
 
-# %% ../nbs/06_training.ipynb #75f2c905
+# %% ../nbs/06_training.ipynb #d67f0828
 def freeze_body(
     learn, # a Learner of `make_learner`
     frozen:bool=True, # False: let it learn
+    below:int=0, # with frozen=False: stride up to which the body stays frozen, see `Body.freeze`
 ):
     "Freeze or unfreeze the body: gradients, batch norm and fastai's groups agree"
     if frozen: learn.freeze()
     else: learn.unfreeze()
-    learn.model.body.freeze(frozen)
+    learn.model.body.freeze(frozen, below)
 
 # %% ../nbs/06_training.ipynb #7db14d6c
 def _running_mean(losses, smooth):
@@ -667,7 +729,7 @@ def set_loader_state(
     "Let the loaders draw what they would have drawn"
     for dl,s in zip((dls.train, dls.valid), state): dl.rng.setstate(s['rng']); dl.dataset.epoch = s['epoch']
 
-# %% ../nbs/06_training.ipynb #74ce1168
+# %% ../nbs/06_training.ipynb #811908fc
 def _floats(x): return {k: float(v) for k,v in x.items()}
 
 
@@ -676,7 +738,7 @@ def training_state(
 )->dict: # plain numbers and tensors on the CPU, for `torch.save`
     "All that a training needs to go on as if nothing had happened"
     copy = lambda v: v.detach().cpu().clone() if isinstance(v, torch.Tensor) else v
-    best, table, stop = (getattr(learn, k, None) for k in ('keep_best','epoch_table','stop_after'))
+    best, table, stop, average = (getattr(learn, k, None) for k in ('keep_best','epoch_table','stop_after','average_weights'))
     kept = getattr(best, 'best_state', None) or {}
     model = {k: copy(v) for k,v in learn.model.state_dict().items()}
     model = {k: kept[k] if k in kept and torch.equal(kept[k], v) else v for k,v in model.items()}  # one tensor is written once
@@ -685,9 +747,10 @@ def training_state(
     return dict(model=model, opt=opt, numbers=_numbers(), loaders=loader_state(learn.dls),
                 smooth=[smooth.count, copy(smooth.val)] if hasattr(smooth, 'count') else None, scaler=scaler.state_dict() if scaler else None,
                 best=[float(best.best), kept] if getattr(best, 'best', None) is not None else None,
-                rows=table.rows if table else None, left=stop.left if stop else None)
+                rows=table.rows if table else None, left=stop.left if stop else None,
+                average=[average.steps, {k: copy(v) for k,v in average.ema.module.state_dict().items()}] if average and average.ema is not None else None)
 
-# %% ../nbs/06_training.ipynb #9e8d801f
+# %% ../nbs/06_training.ipynb #1bf88618
 def load_training_state(
     learn, # a Learner built as the one that was interrupted
     state:dict, # of `training_state`
@@ -700,6 +763,7 @@ def load_training_state(
     if 'best' in s: learn.keep_best.best, learn.keep_best.best_state = s['best'][0], s['best'][1] or None
     if 'rows' in s: learn.epoch_table.rows[:] = s['rows']
     if 'left' in s: learn.stop_after.left = s['left']
+    if 'average' in s: learn.average_weights.go_on(learn.model, *s['average'])
     if 'smooth' in s: learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = s['smooth']
     if 'scaler' in s and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(s['scaler'])
     if 'loaders' in s: set_loader_state(learn.dls, s['loaders'])
