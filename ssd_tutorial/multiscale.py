@@ -42,8 +42,8 @@ class PyramidNeck(nn.Module):
         for conv in self.convs: x = conv(x); out.append(x)
         return out
 
-# %% ../nbs/11_multiscale.ipynb #094e34b1
-@register_arch('multiscale')
+# %% ../nbs/11_multiscale.ipynb #6a8d4172
+@register_arch('multiscale', spec=lambda cells: multi_spec(cells[-1], stride=1))
 def multiscale_model(
     description:dict, # spec (see `spec_to_dict`), n_classes without background; activation ('sigmoid'), width (256)
     body:Body, # whose last map has as many cells as the spec's first level
