@@ -1,5 +1,5 @@
 """The benchmarks run, write what they promise, and their referees agree with the package"""
-import json, subprocess, sys
+import json, os, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +100,16 @@ def test_committed_results_are_over_their_floors():
     rows = json.loads(path.read_text(encoding='utf-8'))
     assert [r['name'] for r in rows]==[c[0] for c in cases.CASES] and all(KEYS<=set(r) for r in rows)
     assert not [f for f in map(run.fault, rows) if f]
+
+
+def test_recipes_train_and_measure(tmp_path):
+    "Each kind of row, a few batches long; what is measured is not measured again"
+    from ssd_tutorial.readers import generated_data, save_voc
+    save_voc(generated_data('multiscale', n_train=20, n_valid=4, size=96), tmp_path/'set')
+    ask = [sys.executable, str(ROOT/'benchmarks'/'recipes.py'), '--out', str(tmp_path/'r.json')]
+    run = lambda *more: subprocess.run([*ask, *more], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    r = run('--data', str(tmp_path/'set'), '--rows', '3150', 'proposed', 'ema.99', '--max-steps', '2', '--cache', str(tmp_path/'maps'))
+    assert r.returncode==0, r.stderr[-2000:]
+    rows = json.loads((tmp_path/'r.json').read_text()); assert [x['row'] for x in rows]==['3150','proposed','ema.99'] and all(0<=x['map50']<=1 for x in rows)
+    assert len(list((tmp_path/'maps').iterdir()))==1 and '| 3150 |' in (tmp_path/'r.md').read_text()
+    assert 'proposed     1 done' in run('--list').stdout

@@ -1,0 +1,152 @@
+#!/usr/bin/env python
+"""Try recipes on a data set of photographs: one table of settings and what they are worth
+
+    python benchmarks/recipes.py --list                             all rows: what each changes, and what is measured already
+    python benchmarks/recipes.py --data DIR                         every row that is not in recipes.json yet
+    python benchmarks/recipes.py --data DIR --rows base ema.99 --seeds 0 1 2
+    python benchmarks/recipes.py --table                            recipes.json as a table: recipes.md
+
+Each row trains on `train` and is measured on `val`. Rows are written as they end, so a run may be stopped and started
+again; the maps of a frozen body are kept in --cache and shared between the rows that have the same pictures.
+"""
+import argparse, json, statistics, sys, time, warnings
+from dataclasses import replace
+from pathlib import Path
+
+warnings.filterwarnings('ignore')
+HERE = Path(__file__).resolve().parent
+if str(HERE.parent) not in sys.path: sys.path.insert(0, str(HERE.parent))
+
+import torch  # noqa: E402
+from fastai.torch_core import set_seed  # noqa: E402
+from ssd_tutorial.anchors import AnchorSpec, GridSpec, SHAPES_45, coverage_report, propose_spec  # noqa: E402
+from ssd_tutorial.augment import make_dls, to_input  # noqa: E402
+from ssd_tutorial.detector import TrainConfig, detector_learner, new_detector, plan_phases, run_phase  # noqa: E402
+from ssd_tutorial.fpn import fpn_model, fpn_spec  # noqa: E402
+from ssd_tutorial.grid import register_arch  # noqa: E402
+from ssd_tutorial.metrics import evaluate_found, truth_of  # noqa: E402
+from ssd_tutorial.multiscale import multiscale_model  # noqa: E402
+from ssd_tutorial.readers import load_dataset  # noqa: E402
+from ssd_tutorial.training import EpochTable, cached_dls, keep_memory, save_whole, shown_model  # noqa: E402
+
+BASE = TrainConfig(arch='fpn', size=224, frozen_epochs=6, epochs=0, variants=2, keep='last', bf16=True)  # cheap enough for three seeds of everything
+LONG = dict(size=320, frozen_epochs=10, epochs=8, variants=4, below=8, unfrozen_lr=1e-3)
+ROWS = dict([  # name → (what it asks, what it changes of BASE)
+    ('base', ('the feature pyramid of lesson 16, body frozen', {})),
+    ('3150', ("lesson 11's 3150 anchors, from stride 32", dict(arch='multiscale'))),
+    ('proposed', ('the same network, anchors that `propose_spec` finds in train', dict(arch='proposed'))),
+    ('fpn45', ("the feature pyramid with lesson 11's 45 shapes a cell, from stride 16", dict(arch='fpn45'))),
+    ('size320', ('input 320', dict(size=320))),
+    ('tanh', ('offsets bounded by tanh', dict(coder='tanh'))),
+    ('gamma0', ('balanced cross-entropy in place of focal loss', dict(gamma=0.))),
+    ('gamma1', ('a milder focal loss', dict(gamma=1.))),
+    ('alpha.5', ('yes and no weigh the same', dict(alpha=.5))),
+    ('strength0', ('flips only', dict(strength=0.))),
+    ('strength.35', ('half the augmentation', dict(strength=.35))),
+    ('strength1', ('all the augmentation', dict(strength=1.))),
+    ('variants4', ('four augmented copies of each picture', dict(variants=4))),
+    ('epochs12', ('twice the epochs, four copies', dict(frozen_epochs=12, variants=4))),
+    ('ema.99', ('average of the weights, decay 0.99', dict(ema=.99))),
+    ('ema.998', ('average of the weights, decay 0.998', dict(ema=.998))),
+    ('unfrozen', ('four epochs more, all of the body learns', dict(epochs=4, unfrozen_lr=1e-3))),
+    ('below8', ('four epochs more, the body learns behind stride 8', dict(epochs=4, unfrozen_lr=1e-3, below=8))),
+    ('long', ('320 px, 10 epochs frozen, 8 behind stride 8: what is shipped', LONG)),
+])
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--data', help='folder of a data set with train and val')
+    p.add_argument('--rows', nargs='+', default=list(ROWS), choices=list(ROWS), metavar='ROW', help='which rows (all)')
+    p.add_argument('--seeds', nargs='+', type=int, default=[0], help='which seeds (0)')
+    p.add_argument('--threads', type=int, help="torch's threads; its own default where not given")
+    p.add_argument('--out', type=Path, default=HERE/'recipes.json', help='file of results, read first and added to')
+    p.add_argument('--cache', type=Path, help='folder for the maps of the frozen body, several GB; not kept where not given')
+    p.add_argument('--max-steps', type=int, help='stop each training after so many batches: does it work at all?')
+    p.add_argument('--list', action='store_true', help='list the rows')
+    p.add_argument('--table', action='store_true', help='write the table and stop')
+    return p.parse_args()
+
+
+def add_archs(data):
+    "Networks that only this comparison needs"
+    w_h = torch.cat([torch.as_tensor((r.boxes_px[:,2:]-r.boxes_px[:,:2])/(r.size_hw[1],r.size_hw[0])).float() for r in data.train if len(r.boxes_px)])
+    def grids(cells):
+        out = [cells[-1]]
+        while out[-1]>1: out.append(-(-out[-1]//2))
+        return out
+    register_arch('proposed', spec=lambda cells: propose_spec(w_h[(w_h>0).all(1)], cells=grids(cells)))(multiscale_model)
+    register_arch('fpn45', spec=lambda cells: AnchorSpec(tuple(GridSpec(l.cells, SHAPES_45) for l in fpn_spec(cells).levels)))(fpn_model)
+
+
+def maps_of(det, dls, cfg, folder, data):
+    "The frozen body's maps, from the folder where they are there already"
+    make = lambda: cached_dls(det.model.body.freeze(), dls, cfg.variants, bf16=cfg.bf16)
+    if not folder: return make()
+    path = folder/f'{data.name}_{cfg.body}_{cfg.size}_{cfg.strength:g}_{cfg.variants}_{cfg.seed}.pt'
+    if not path.is_file(): save_whole(make(), path)
+    return torch.load(path, weights_only=False)  # our own file
+
+
+def milliseconds(det, record, n=20):
+    "One picture, from pixels to boxes after suppression; median"
+    x, times = to_input(record.load(), det.size)[None], []
+    for _ in range(n): start = time.perf_counter(); det.detect_batch(x); times.append(time.perf_counter()-start)
+    return statistics.median(times)*1000
+
+
+def measure(name, seed, data, args):
+    "Train one row and measure it"
+    cfg = replace(BASE, seed=seed, max_steps=args.max_steps, **ROWS[name][1]); start = time.time(); set_seed(seed)
+    det = new_detector(data, cfg); dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, cfg.num_workers, cfg.seed); det.model.to(dls.device)
+    learn = detector_learner(det, dls, cfg, EpochTable())
+    for phase in plan_phases(cfg): run_phase(learn, dls, phase, cfg, maps=maps_of(det, dls, cfg, args.cache, data) if phase[3] else None)
+    det.model.load_state_dict(shown_model(learn).state_dict()); minutes = (time.time()-start)/60
+    r = evaluate_found(det.find_in_records(data.valid), truth_of(data.valid), det.vocab)
+    reach = coverage_report(data.valid, det.model.anchors.cpu(), data.vocab)['all'][0]
+    return dict(row=name, seed=seed, changes=ROWS[name][1], anchors=len(det.model.anchors), reach=reach, map50=r.map50, map=r.map, **r.by_size,
+                per_class=r.per_class, ms=milliseconds(det, data.valid[0]), minutes=minutes, threads=torch.get_num_threads(), epochs=learn.epoch_table.rows)
+
+
+def mean_dev(values):
+    "Mean, and deviation where there are several"
+    return f'{statistics.mean(values):.3f}'+(f' ± {statistics.stdev(values):.3f}' if len(values)>1 else '')
+
+
+def table(results):
+    "Results as Markdown, rows in the order of `ROWS`"
+    head = ('row','what it changes','seeds','anchors','reach','mAP50','mAP','small','medium','large','ms/image','minutes')
+    lines = ['| '+' | '.join(head)+' |', '|'+'---|'*len(head)]
+    for name,(what,_) in ROWS.items():
+        runs = [r for r in results if r['row']==name]
+        if not runs: continue
+        mean = lambda k: statistics.mean(r[k] for r in runs)
+        lines.append('| '+' | '.join([name, what, str(len(runs)), str(runs[0]['anchors']), f'{mean("reach"):.0%}', *(mean_dev([r[k] for r in runs]) for k in ('map50','map','small','medium','large')),
+                                      f'{mean("ms"):.0f}', f'{mean("minutes"):.0f}'])+' |')
+    return '\n'.join(lines)
+
+
+def main():
+    args = arguments(); results = json.loads(args.out.read_text()) if args.out.is_file() else []
+    done = {(r['row'], r['seed']) for r in results}
+    if args.list:
+        for name,(what,changes) in ROWS.items(): print(f'{name:12} {sum(n==name for n,_ in done)} done  {what}: {changes}')
+        return
+    if args.table: return args.out.with_suffix('.md').write_text(table(results)+'\n')
+    if not args.data: sys.exit('--data DIR: where is the data set?')
+    if args.threads: torch.set_num_threads(args.threads)
+    keep_memory()
+    if args.cache: args.cache.mkdir(parents=True, exist_ok=True)
+    data = load_dataset(args.data); add_archs(data); print(data)
+    for seed in args.seeds:
+        for name in args.rows:
+            if (name,seed) in done: continue
+            print(f'\n{name}, seed {seed}: {ROWS[name][0]}', flush=True)
+            try: results.append(measure(name, seed, data, args))
+            except KeyboardInterrupt: sys.exit(f'Stopped in {name}, seed {seed}; what was finished is in {args.out}.')
+            save_whole(json.dumps(results, indent=1).encode(), args.out)
+            print({k: round(v,3) for k,v in results[-1].items() if isinstance(v, float)}, flush=True)
+    args.out.with_suffix('.md').write_text(table(results)+'\n'); print('\n'+table(results))
+
+
+if __name__=='__main__': main()

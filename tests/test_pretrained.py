@@ -1,0 +1,83 @@
+"The detector that comes with the package: there, small, honest about itself, and at work without a network"
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from ssd_tutorial.cli import main
+from ssd_tutorial.detector import Detector, shipped
+from ssd_tutorial.pretrained import LARGEST, check_card, read_card
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = ROOT/'ssd_tutorial'/'weights'
+
+
+@pytest.fixture(scope='module')
+def det(): return Detector.pretrained()
+
+
+def test_the_shelf_is_whole_and_light():
+    assert shipped()
+    for name in shipped():
+        assert (WEIGHTS/f'{name}.pt').stat().st_size<=LARGEST==15e6
+        card = check_card(read_card(name)); assert card['bytes']==(WEIGHTS/f'{name}.pt').stat().st_size
+        assert (WEIGHTS/f'{name}.md').is_file() and card['figures']['map50']>=.72
+        state = torch.load(WEIGHTS/f'{name}.pt', weights_only=True)['state']
+        assert all(v.dtype==torch.float16 and torch.isfinite(v).all() for v in state.values() if v.is_floating_point())
+
+
+def test_the_page_is_written_from_the_card():
+    from ssd_tutorial.pretrained import card_text
+    for name in shipped(): assert card_text(read_card(name)) in (WEIGHTS/f'{name}.md').read_text(encoding='utf-8')
+
+
+OFFLINE = '''
+import socket
+def no(*args, **kwargs): raise OSError('no network here')
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = no
+import skimage.data
+from ssd_tutorial.detector import Detector, shipped
+found = Detector.pretrained().predict(skimage.data.chelsea())
+print(found.names, float(found.scores[0]))
+assert found.names==['cat'], found
+'''
+
+def test_it_works_without_a_network_and_without_a_home(tmp_path):
+    env = {**os.environ, 'HOME': str(tmp_path), 'TORCH_HOME': str(tmp_path), 'HF_HOME': str(tmp_path), 'PYTHONPATH': str(ROOT)}
+    r = subprocess.run([sys.executable, '-c', OFFLINE], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode==0, r.stderr[-2000:]
+
+
+def test_predict_and_evaluate_need_no_detector(tmp_path):
+    Image.fromarray(skimage.data.chelsea()).save(tmp_path/'cat.png')
+    r = CliRunner().invoke(main, ['predict', str(tmp_path/'cat.png'), '--out', str(tmp_path/'found')], catch_exceptions=False)
+    assert r.exit_code==0 and 'comes with the package' in r.output and '1 found: cat' in r.output, r.output
+    assert json.loads((tmp_path/'found'/'predictions.json').read_text())[0]['category_name']=='cat'
+    from ssd_tutorial.readers import generated_data, save_voc
+    save_voc(generated_data('multiscale', n_train=4, n_valid=2), tmp_path/'shapes')
+    r = CliRunner().invoke(main, ['evaluate', '--data', str(tmp_path/'shapes')])
+    assert r.exit_code==2 and 'no class in common' in r.output
+
+
+@pytest.mark.parametrize('picture', [np.zeros((1,1,3), np.uint8), np.full((40,900,3), 255, np.uint8), np.full((900,40), 128, np.uint8), np.random.default_rng(0).integers(0, 255, (300,200,3), dtype=np.uint8)],
+                         ids=['a pixel','a white strip','a grey column','noise'])
+def test_nothing_is_found_in_nothing(det, picture): assert len(det.predict(picture))==0
+
+
+def test_other_things_are_no_animals(det):
+    for name in ('coffee','rocket','astronaut'): assert len(det.predict(getattr(skimage.data, name)(), score=.5))==0, name
+
+
+def test_the_figures_are_those_of_the_card(det, real_data):
+    "Shipped weights that learnt from train alone score what the card says; those that learnt from val as well score no less"
+    from ssd_tutorial.readers import load_dataset
+    card = read_card(); data = load_dataset(real_data/'voc_animals')
+    report = det.evaluate(data.valid, data.vocab, progress=False)
+    if card['trained_on']=='train': assert abs(report.map50-card['figures']['map50'])<5e-3
+    assert report.map50>=max(.72, card['figures']['map50']-5e-3)

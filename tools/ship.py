@@ -1,0 +1,109 @@
+#!/usr/bin/env python
+"""Put a trained detector into the package, with a card whose figures are measured here
+
+    python tools/ship.py look  --detector RUN/animals.pt --data DIR --out private/look    fifty surest mistakes as pages, to be judged by eye
+    python tools/ship.py pack  --detector RUN/animals.pt --data DIR --notes tools/animals.json --log RUN/animals.json
+
+`look` writes pages of pictures and a list; what each of the fifty is in truth goes into the notes, in that order.
+`pack` measures the detector on val (with `--measured FILE`: another one, of the same recipe, that has not learnt from val),
+and writes ssd_tutorial/weights/NAME.pt, NAME.json and NAME.md.
+"""
+import argparse, json, sys, warnings
+from collections import Counter
+from pathlib import Path
+
+warnings.filterwarnings('ignore')
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
+
+import matplotlib  # noqa: E402
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+from ssd_tutorial.detector import Detector  # noqa: E402
+from ssd_tutorial.doctor import examine_all, find_twins  # noqa: E402
+from ssd_tutorial.errors import MISTAKES, analyse_errors, choose_score, show_mistake  # noqa: E402
+from ssd_tutorial.metrics import evaluate_found, truth_of  # noqa: E402
+from ssd_tutorial.pretrained import card_text, ship  # noqa: E402
+from ssd_tutorial.readers import load_dataset  # noqa: E402
+
+RIGHT = ('an animal that nobody labelled', 'the label is at fault')  # judgements where the detector was right
+WEIGHTS = ROOT/'ssd_tutorial'/'weights'
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('what', choices=['look','pack'])
+    p.add_argument('--detector', required=True, type=Path, help='to ship')
+    p.add_argument('--measured', type=Path, help='to measure in its place: of the same recipe, without val')
+    p.add_argument('--data', required=True, help='folder of the data set')
+    p.add_argument('--out', type=Path, help='folder for the pages of `look`')
+    p.add_argument('--notes', type=Path, help='JSON: what a person has to say, see CARD in lesson 18')
+    p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector")
+    p.add_argument('--elsewhere', help='folder of another data set, all of whose pictures are strangers: how does the detector do there?')
+    p.add_argument('--name', default='animals')
+    return p.parse_args()
+
+
+def surest(report, n=50):
+    "The most confident detections that count as false, of every kind"
+    false = [m for k in MISTAKES if k!='missed' for m in report.worst(k, n)]
+    return sorted(false, key=lambda m: -m.score)[:n]
+
+
+def look(found, truths, data, det, out):
+    "Ten pages of five mistakes, and the list of them"
+    out.mkdir(parents=True, exist_ok=True); worst = surest(analyse_errors(found, truths, det.vocab)); lines = []
+    for page in range(0, len(worst), 10):
+        fig, axs = plt.subplots(2, 5, figsize=(20,9), layout='constrained')
+        for i,(m,ax) in enumerate(zip(worst[page:page+10], axs.flat), page):
+            r = data.valid[m.image]; show_mistake(r.load(), m, ax); ax.set_title(f'{i}: {m}', fontsize=11); lines.append(f'{i}: {r.file_name}: {m}')
+        fig.savefig(out/f'mistakes_{page:02}.png', dpi=60); plt.close(fig)
+    (out/'mistakes.txt').write_text('\n'.join(lines)+'\n'); print(f'Wrote {len(worst)} mistakes into {out}.')
+
+
+def without(found, worst, judged, vocab):
+    "The detections without those that a person found to be right"
+    gone = {(m.image, m.said, round(float(m.score), 6)) for m,j in zip(worst, judged, strict=True) if j in RIGHT}; out = []
+    for i,f in enumerate(found):
+        keep = [(i, vocab[c], round(s, 6)) not in gone for c,s in zip(f['labels'].tolist(), f['scores'].tolist())]
+        out.append({k: v[keep] for k,v in f.items()})
+    if sum(len(f['labels']) for f in found)-sum(len(f['labels']) for f in out)!=len(gone): sys.exit('A judged detection is not there, or there twice: judge again with `look`.')
+    return out
+
+
+def counts(data):
+    "Images and objects of each split"
+    return {s: dict(images=len(rs), objects=dict(Counter(data.vocab[c] for r in rs for c in r.labels.tolist()))) for s,rs in data.splits.items()}
+
+
+def elsewhere(det, folder):
+    "mAP on another data set, and how many of its pictures without our classes get a detection all the same"
+    data = load_dataset(folder); records = [r for rs in data.splits.values() for r in rs]; ours = set(det.vocab[1:])
+    empty = [r for r in records if not ours & {data.vocab[c] for c in r.labels}]; best = [max(f['scores'].tolist(), default=0.) for f in det.find_in_records(empty)]
+    report = det.evaluate(records, data.vocab)
+    return dict(name=data.name, images=len(records), objects=report.objects, map50=report.map50, without=len(empty), alarms={f'{s:.1f}': sum(b>=s for b in best) for s in (.3,.4,.5)})
+
+
+def pack(found, truths, data, det, shipped, args):
+    "Measure, write the card, put both onto the shelf"
+    notes, log = json.loads(args.notes.read_text()), json.loads(args.log.read_text())
+    errors = analyse_errors(found, truths, det.vocab); worst, judged = surest(errors), notes.pop('judged')
+    facts = examine_all(data.splits, data.vocab); of = lambda s: [f for f in facts if f.split==s and f.record is not None]
+    copies = {t[0].record.image_id for t in find_twins(of('val'), of('train'))}; keep = [i for i,r in enumerate(data.valid) if r.image_id not in copies]
+    said = errors.to_dict()
+    card = dict(notes, settings=log['settings'], epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
+                figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=round(choose_score(found, truths, det.vocab)['score'], 2),
+                errors=said, fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data), elsewhere=elsewhere(det, args.elsewhere) if args.elsewhere else None,
+                map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
+    result = ship(shipped, card, WEIGHTS/f'{args.name}.pt'); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
+    (WEIGHTS/f'{args.name}.md').write_text(f'# The detector *{args.name}*\n\n<!-- written by tools/ship.py -->\n\n{card_text(card)}\n'); print(result)
+
+
+def main():
+    args = arguments(); data = load_dataset(args.data); shipped = Detector.load(args.detector); det = Detector.load(args.measured) if args.measured else shipped
+    found, truths = det.find_in_records(data.valid), truth_of(data.valid)
+    if args.what=='look': look(found, truths, data, det, args.out or ROOT/'private'/'look')
+    else: pack(found, truths, data, det, shipped, args)
+
+
+if __name__=='__main__': main()
