@@ -546,7 +546,7 @@ def _prepare(data, cfg, progress, resumed, cbs):
     "Learner, loaders of images, detector"
     set_seed(cfg.seed); keep_memory()
     det = new_detector(data, replace(cfg, weights='none') if resumed else cfg)
-    det.model.body.norm_eval = cfg.weights!='none'
+    det.model.body.norm_eval = cfg.weights!='none'; det.model.body.unfreeze(cfg.below)  # no such stride? Say it now, not after hours
     if cfg.with_val: data = replace(data, splits={**data.splits, 'train': data.train+data.valid})
     dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, cfg.num_workers, cfg.seed)
     det.model.to(dls.device)

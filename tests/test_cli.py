@@ -59,6 +59,7 @@ WRONG = [
     (['train','--data','{sets}/voc','--weights','gone.pth'], '--weights none'),
     (['train','--data','{sets}/voc','--lr','fast'], 'find'),
     (['train','--data','{sets}/voc','--arch','yolo'], 'No architecture'),
+    (['train','--data','{sets}/voc','--freeze-below','7'], 'none has 7'),
     (['train','--data','{sets}/voc','--body','alexnot'], 'No body'),
     (['evaluate','--data','{sets}/voc','--detector','gone.pt'], 'ssd-tutorial train'),
     (['evaluate','--data','{sets}/voc','--split','test','--detector','{sets}/d.pt'], 'no split'),
