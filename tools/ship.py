@@ -78,10 +78,9 @@ def counts(data):
 
 def elsewhere(det, folder):
     "mAP on another data set, and how many of its pictures without our classes get a detection all the same"
-    data = load_dataset(folder); records = [r for rs in data.splits.values() for r in rs]; ours = set(det.vocab[1:])
-    empty = [r for r in records if not ours & {data.vocab[c] for c in r.labels}]; best = [max(f['scores'].tolist(), default=0.) for f in det.find_in_records(empty)]
-    report = det.evaluate(records, data.vocab)
-    return dict(name=data.name, images=len(records), objects=report.objects, map50=report.map50, without=len(empty), alarms={f'{s:.1f}': sum(b>=s for b in best) for s in (.3,.4,.5)})
+    data = load_dataset(folder); records = det.relabel([r for rs in data.splits.values() for r in rs], data.vocab); found = det.find_in_records(records)
+    best = [max(f['scores'].tolist(), default=0.) for r,f in zip(records, found) if not len(r.labels)]; report = evaluate_found(found, truth_of(records), det.vocab)
+    return dict(name=data.name, images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.1f}': sum(b>=s for b in best) for s in (.3,.4,.5)})
 
 
 def pack(found, truths, data, det, shipped, args):
