@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'user_errors', 'fail', 'one_line_errors', 'main', 'read_data',
            'learning_rate', 'split_epochs', 'write_json', 'opt', 'train_options', 'meant', 'resumed_args', 'stopped',
-           'explain_non_finite', 'train', 'run_training', 'pick_detector', 'evaluate', 'picture_path', 'find_photos',
-           'predict', 'write_predictions', 'contact_sheet', 'training_curve', 'doctor', 'demo', 'write_demo']
+           'explain_non_finite', 'train', 'measure', 'choice_text', 'run_training', 'pick_detector', 'evaluate',
+           'picture_path', 'find_photos', 'predict', 'write_predictions', 'contact_sheet', 'training_curve', 'doctor',
+           'demo', 'write_demo']
 
 # %% ../nbs/91_cli.ipynb #6db8a382
 import json, os, shlex, time, warnings
@@ -60,16 +61,18 @@ def main():
     warnings.filterwarnings('ignore', '.torch.jit.script', FutureWarning)  # fastai's business, not the user's
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is imported: idle threads must not fight other programs for the cores
 
-# %% ../nbs/91_cli.ipynb #ca004949
+# %% ../nbs/91_cli.ipynb #de751748
 def read_data(
     source, # folder or name, see `load_dataset`
     on_error:str='raise', # 'raise', 'fix' or 'skip'
     seed:int=0, # of the generated set and of a held-out split
     zero_based:bool=False, # corners of a VOC folder count from 0
+    negatives=None, # more pictures for train, with nothing to find, see `pictures_without`
 ): # `DetectionData`
     "Load a data set and say what was found, mended or held out; raises DataError"
-    from ssd_tutorial.readers import load_dataset
+    from ssd_tutorial.readers import add_pictures, load_dataset, pictures_without
     click.echo(f'Reading {source} …'); data = load_dataset(source, on_error, one_based=not zero_based, seed=seed)
+    if negatives: data = add_pictures(data, pictures_without(negatives, data.vocab, on_error))
     click.echo(repr(data))
     for note in data.notes[:20]: click.echo(f'  {note}')
     if len(data.notes)>20: click.echo(f'  … and {len(data.notes)-20} more')
@@ -114,7 +117,7 @@ def opt(
     "click's option; a default that exists is shown in the help"
     return click.option(*names, show_default='default' in settings, **settings)
 
-# %% ../nbs/91_cli.ipynb #a1ef30c4
+# %% ../nbs/91_cli.ipynb #6716e1de
 _on_error = opt('--on-error', default='raise', type=click.Choice(['raise','fix','skip']), help='What to do with damaged records.')
 _zero_based = opt('--zero-based', is_flag=True, help='Corners of the VOC folder count from 0, not from 1.')
 _DATA_HELP = 'Folder of a VOC, COCO, fastai or YOLO data set; or generated, coco_tiny, pascal_2007, coco_2017.'
@@ -122,6 +125,7 @@ DATA_OPTIONS = (
     opt('--data', help=_DATA_HELP+'  [required, unless --resume]'),
     opt('--out', default='detector.pt', type=click.Path(dir_okay=False), help='Where to write the detector; last.ckpt goes beside it.'),
     opt('--resume', is_flag=True, help='Go on with the interrupted run whose last.ckpt lies beside --out, with its settings.'),
+    opt('--negatives', metavar='DIR', help='Pictures with nothing to find, to learn from as well: a folder of pictures, or a data set (its train split, without our classes).'),
     opt('--with-val', is_flag=True, help='Train on val as well: for a detector to ship, when all choices have been made.'),
     _on_error, _zero_based)
 NET_OPTIONS = (
@@ -155,15 +159,20 @@ def train_options(
     for o in reversed(TRAIN_OPTIONS): f = o(f)
     return f
 
-# %% ../nbs/91_cli.ipynb #c79a607b
+# %% ../nbs/91_cli.ipynb #b6a8e6b6
+def _full_path(path):
+    "A path that is there, from the root; anything else, a name for instance, as it is"
+    full = os.path.abspath(os.path.expanduser(path)) if path else None
+    return full if full and os.path.exists(full) else path
+
 def meant(
     args:dict, # the command's arguments as click gives them
-)->dict: # as they were meant: data by its full path, epochs and lr as numbers
+)->dict: # as they were meant: folders by their full path, epochs and lr as numbers
     "Arguments of `train` in the form in which two runs can be compared"
     from ssd_tutorial.detector import TrainConfig
-    base = TrainConfig(); full = os.path.abspath(os.path.expanduser(args['data'])) if args.get('data') else None
+    base = TrainConfig()
     epochs, frozen = args.get('epochs') or base.frozen_epochs+base.epochs, args.get('frozen_epochs')
-    return {**args, 'data': full if full and os.path.exists(full) else args.get('data'), 'lr': args.get('lr') or base.lr,
+    return {**args, **{k: _full_path(args.get(k)) for k in ('data','negatives')}, 'lr': args.get('lr') or base.lr,
             'epochs': epochs, 'frozen_epochs': split_epochs(epochs, base)[0] if frozen is None else min(frozen, epochs)}
 
 # %% ../nbs/91_cli.ipynb #f267776c
@@ -230,7 +239,27 @@ def train(out, resume, **args):
     except KeyboardInterrupt: stopped(out)
     except NonFiniteLoss as e: explain_non_finite(e, out)
 
-# %% ../nbs/91_cli.ipynb #7926db4a
+# %% ../nbs/91_cli.ipynb #0160d0ae
+def measure(
+    det, # `Detector`; its `score` is set
+    records, # list of `Record`, of val
+)->tuple: # `Report`; dict of score, precision, recall, f1 at the threshold chosen, None where nothing was found
+    "mAP, and the score threshold with the best F1, never below 0.1"
+    from ssd_tutorial.errors import choose_score
+    from ssd_tutorial.metrics import evaluate_found, truth_of
+    found, truths = det.find_in_records(records), truth_of(records); best = choose_score(found, truths, det.vocab)
+    if best['f1']>0: det.score = max(.1, round(best['score'], 2))
+    return evaluate_found(found, truths, det.vocab), {k: best[k] for k in ('score','precision','recall','f1')} if best['f1']>0 else None
+
+def choice_text(
+    choice, # of `measure`
+    score:float, # of the detector
+)->str:
+    "What `predict` will report, and why"
+    if choice is None: return f'Nothing right was found on val, so no threshold could be chosen: predict reports from a score of {score:.2f}.'
+    return f'predict will report from a score of {score:.2f}: the best F1 on val is {choice["f1"]:.2f}, at {choice["score"]:.2f} (precision {choice["precision"]:.2f}, recall {choice["recall"]:.2f}).'
+
+# %% ../nbs/91_cli.ipynb #3d46baf6
 def run_training(
     args:dict, # of `meant`
     out, # where the detector goes
@@ -243,13 +272,13 @@ def run_training(
     if last and last['finished'] and log.is_file() and Path(out).is_file(): return click.echo(f'Nothing to go on with: the run of {last_path(out)} is finished ({len(last["rows"])} epochs); its detector is {out}.')
     frozen, unfrozen = args['frozen_epochs'], args['epochs']-args['frozen_epochs']
     rates = dict(lr=args['lr'], unfrozen_lr=args['unfrozen_lr'] or (base.unfrozen_lr if args['lr']=='find' else args['lr']*base.unfrozen_lr/base.lr))
-    rest = {k: v for k,v in args.items() if k not in ('data','on_error','zero_based','epochs','frozen_epochs','lr','unfrozen_lr')}
+    rest = {k: v for k,v in args.items() if k not in ('data','negatives','on_error','zero_based','epochs','frozen_epochs','lr','unfrozen_lr')}
     cfg = replace(base, frozen_epochs=frozen, epochs=unfrozen, **rates, **rest)
-    data = read_data(args['data'], args['on_error'], args['seed'], args['zero_based'])
+    data = read_data(args['data'], args['on_error'], args['seed'], args['zero_based'], args['negatives'])
     det,rows = train_detector(data, TrainConfig() if resume else cfg, True, out, resume, dict(args=args))
-    report = det.evaluate(data.valid)
-    write_json(log, dict(settings=cfg.__dict__, report=report.to_dict(), epochs=rows))
-    click.echo(f'\n{report}\n\nWrote {out} ({Path(out).stat().st_size/1e6:.1f} MB) and {log.name} after {(time.time()-start)/60:.1f} minutes.')
+    report, choice = measure(det, data.valid); det.save(out)
+    write_json(log, dict(settings=cfg.__dict__, report=report.to_dict(), score=choice, epochs=rows))
+    click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n\nWrote {out} ({Path(out).stat().st_size/1e6:.1f} MB) and {log.name} after {(time.time()-start)/60:.1f} minutes.')
 
 # %% ../nbs/91_cli.ipynb #533c199b
 _DETECTOR = opt('--detector', help='A saved detector.  [default: the one that comes with the package]')
@@ -294,23 +323,22 @@ def picture_path(
     same = [p for p in paths if Path(p).stem==Path(path).stem]
     return Path(out)/(Path(path).stem+('' if len(same)==1 else f'_{same.index(path)}')+'.png')
 
-# %% ../nbs/91_cli.ipynb #d044668f
+# %% ../nbs/91_cli.ipynb #cd30ca9f
 def find_photos(
     photos, # paths of photos and folders
 )->list: # of paths
     "Photos and the photos of folders; raises DataError where one does not exist"
-    from ssd_tutorial.detector import list_images
-    from ssd_tutorial.readers import DataError
+    from ssd_tutorial.readers import DataError, list_images
     for p in photos:
         if not Path(p).exists(): raise DataError(f'{p}: no such file or folder. Check the path.')
     return [q for p in photos for q in (list_images(p) if Path(p).is_dir() else [Path(p)])]
 
-# %% ../nbs/91_cli.ipynb #e2b12c0d
+# %% ../nbs/91_cli.ipynb #339db4d6
 @main.command()
 @click.argument('photos', nargs=-1, required=True, metavar='PHOTO_OR_DIR...')
 @_DETECTOR
 @click.option('--out', default='predictions', show_default=True, type=click.Path(file_okay=False), help='Folder for pictures and predictions.json.')
-@click.option('--score', default=.3, show_default=True, type=click.FloatRange(0, 1), help='Lowest score to report.')
+@opt('--score', type=click.FloatRange(0, 1), help="Lowest score to report.  [default: the detector's own]")
 @click.option('--overlap', default=.5, show_default=True, type=click.FloatRange(0, 1), help='IoU above which the weaker of two boxes of a class goes.')
 @click.option('--no-pictures', is_flag=True, help='Write only predictions.json.')
 @one_line_errors
@@ -423,7 +451,7 @@ def demo(out, images, seed):
     det,rows = train_detector(data, replace(DEMO, seed=seed)); det.save(out/'detector.pt')
     write_demo(det, data, rows, out, start)
 
-# %% ../nbs/91_cli.ipynb #760bb711
+# %% ../nbs/91_cli.ipynb #7f19a0ad
 def write_demo(
     det, # `Detector`
     data, # `DetectionData`
@@ -432,8 +460,8 @@ def write_demo(
     start:float, # when the demo began, `time.time()`
 ):
     "Evaluate, draw, write metrics.json, and say where things are"
-    report, out = det.evaluate(data.valid), Path(out)
-    contact_sheet(det, data.valid[:12], out/'contact_sheet.png'); training_curve(rows, out/'training_curve.png')
+    (report, _), out = measure(det, data.valid), Path(out)
+    det.save(out/'detector.pt'); contact_sheet(det, data.valid[:12], out/'contact_sheet.png'); training_curve(rows, out/'training_curve.png')
     seconds = time.time()-start
     write_json(out/'metrics.json', {**report.to_dict(), 'seconds': round(seconds,1), 'epochs': rows})
     click.echo(f'\n{report}\n\nWrote contact_sheet.png, training_curve.png, detector.pt and metrics.json into {out}/ after {seconds:.0f} seconds.')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ARCH_MODULES', 'FORMAT', 'NEEDED', 'LAST', 'DEMO', 'DetectorError', 'Detector', 'find_arch', 'NetConfig',
-           'TrainConfig', 'new_detector', 'open_picture', 'list_images', 'read_saved', 'shipped', 'shipped_path',
-           'plan_phases', 'detector_learner', 'find_lr', 'run_phase', 'fingerprint', 'last_path', 'read_last',
-           'check_last', 'RunFiles', 'shown_detector', 'name_images', 'train_detector']
+           'TrainConfig', 'new_detector', 'open_picture', 'read_saved', 'shipped', 'shipped_path', 'plan_phases',
+           'detector_learner', 'find_lr', 'run_phase', 'fingerprint', 'last_path', 'read_last', 'check_last',
+           'RunFiles', 'shown_detector', 'name_images', 'train_detector']
 
 # %% ../nbs/15_detector.ipynb #43cc9c86
 import hashlib, importlib.resources, importlib.util, json, os, tempfile
@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 
-# %% ../nbs/15_detector.ipynb #42bad5cb
+# %% ../nbs/15_detector.ipynb #a47d269a
 from .anchors import LogCoder, coder_from_dict, coder_to_dict, spec_to_dict
 from .augment import make_dls, to_input
 from .body import Body, make_body
@@ -30,7 +30,7 @@ from .focal import make_focal, set_prior
 from .grid import ARCHS, SPECS, SSDLoss, build_arch
 from .metrics import evaluate_found, truth_of
 from .nms import detect
-from .readers import IMAGE_SUFFIXES, DataError, Record, open_image, upright_hw
+from .readers import DataError, Record, list_images, open_image, upright_hw
 from .training import (AverageWeights, BFloat16, EpochTable, LossPart, MeanAP, NonFiniteLoss, SaveLast, StopAfter, cached_dls,
                                    choose_lr, clear_parts, freeze_body, keep_memory, load_training_state, loader_state, make_learner,
                                    progress_bar, save_whole, set_loader_state, shown_model, training_state)
@@ -39,7 +39,7 @@ from .training import (AverageWeights, BFloat16, EpochTable, LossPart, MeanAP, N
 class DetectorError(ValueError):
     "A detector cannot be loaded or used; the message says what to do"
 
-# %% ../nbs/15_detector.ipynb #97d03136
+# %% ../nbs/15_detector.ipynb #1f683a8b
 class Detector:
     "A model with all that is needed to use it: names, anchors, coder, activation, input size"
     def __init__(self,
@@ -49,8 +49,9 @@ class Detector:
         size:int=224, # side S of the square input, pixels
         coder=LogCoder(), # how box_deltas move anchors
         category_ids=None, # label → the data set's own category id; None: the label itself
+        score:float=.3, # lowest score that `predict` reports where it is not told
     ):
-        self.model,self.vocab,self.description,self.size,self.coder = model.eval(),tuple(vocab),description,size,coder
+        self.model,self.vocab,self.description,self.size,self.coder,self.score = model.eval(),tuple(vocab),description,size,coder,score
         self.category_ids = None if category_ids is None else tuple(category_ids)
 
     @property
@@ -146,7 +147,7 @@ def to_detections(self:Detector,
     return Detections(to_pixels(found['boxes_xyxy'], size_hw).numpy(), found['labels'].numpy(), found['scores'].numpy(),
                       self.vocab, tuple(size_hw), image_id, file_name, self.category_ids)
 
-# %% ../nbs/15_detector.ipynb #daa94d7f
+# %% ../nbs/15_detector.ipynb #27fefe71
 def open_picture(
     x, # path, Pillow image, (H,W,3) uint8 array, or (3,H,W) tensor 0–1
     at_least:int=None, # pixels that both sides must keep, see `open_image`; None: the whole picture
@@ -156,14 +157,6 @@ def open_picture(
     if isinstance(x, (str,Path)) and not Path(x).exists(): raise DataError(f'{x}: no such file. Check the path.')
     try: return open_image(x, at_least)
     except DataError as e: raise DataError(str(e).replace(', or pass on_error="skip"', '')) from None  # that is for data sets
-
-def list_images(
-    folder, # to look into, with its subfolders
-)->list: # of paths, sorted
-    "All image files of a folder; raises DataError where there are none"
-    found = sorted(p for p in Path(folder).rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}).')
-    return found
 
 # %% ../nbs/15_detector.ipynb #33fad396
 def _open_sized(x, at_least):
@@ -194,11 +187,11 @@ def detect_many(self:Detector,
         if not batch: continue
         for (i,hw,_),f in zip(batch, self.detect_batch(torch.stack([x for *_,x in batch]), **settings)): yield i,hw,f
 
-# %% ../nbs/15_detector.ipynb #819e63f1
+# %% ../nbs/15_detector.ipynb #fdde468b
 @patch
 def predict(self:Detector,
     x, # path, Pillow image, (H,W,3) uint8 array, (3,H,W) tensor 0–1; a list of these; or a folder
-    score:float=.3, # lowest score to report
+    score:float=None, # lowest score to report; None: the detector's own
     overlap:float=.5, # IoU above which the weaker of two boxes of a class goes; None: keep all
     top_k:int=100, # most detections an image
     bs:int=16, # images in a batch
@@ -210,7 +203,7 @@ def predict(self:Detector,
     if not folder and not isinstance(x, (list,tuple)): return self.predict([x], score, overlap, top_k, bs, progress)[0]
     items = list_images(x) if folder else list(x)
     name = lambda i: Path(items[i]).name if isinstance(items[i], (str,Path)) else ''
-    many = self.detect_many(items, _open_sized, unreadable, bs, 'predict', progress and len(items)>bs, score=score, overlap=overlap, top_k=top_k)
+    many = self.detect_many(items, _open_sized, unreadable, bs, 'predict', progress and len(items)>bs, score=self.score if score is None else score, overlap=overlap, top_k=top_k)
     return [self.to_detections(f, hw, i, name(i)) for i,hw,f in many]
 
 # %% ../nbs/15_detector.ipynb #6f52378f
@@ -253,7 +246,7 @@ def evaluate(self:Detector,
     records = records if vocab is None else self.relabel(records, vocab)
     return evaluate_found(self.find_in_records(records, **kwargs), truth_of(records), self.vocab)
 
-# %% ../nbs/15_detector.ipynb #2cc4901e
+# %% ../nbs/15_detector.ipynb #e3145ce3
 FORMAT = 1  # of saved detectors; raised when an older version of this package could not read them
 
 @patch
@@ -263,7 +256,7 @@ def save(self:Detector,
 )->Path: # the path
     "Weights as tensors and a JSON description, in one file that loads with weights_only=True; raises WriteError"
     head = dict(format=FORMAT, description=self.description, vocab=self.vocab, size=self.size,
-                coder=coder_to_dict(self.coder), category_ids=self.category_ids)
+                coder=coder_to_dict(self.coder), category_ids=self.category_ids, score=self.score)
     small = lambda v: v.half() if half and v.is_floating_point() else v
     state = {k: small(v.detach().cpu()).contiguous() for k,v in self.model.state_dict().items()}
     return save_whole(dict(json=json.dumps(head), state=state), path)
@@ -285,7 +278,7 @@ def read_saved(
     if lost: raise DetectorError(f'{path}: its description lacks {", ".join(lost)}. Save the detector again.')
     return head, d['state']
 
-# %% ../nbs/15_detector.ipynb #1d422bc4
+# %% ../nbs/15_detector.ipynb #2eda86b5
 @patch(cls_method=True)
 def load(cls:Detector,
     path, # of `save`
@@ -298,7 +291,7 @@ def load(cls:Detector,
     if lost: raise DetectorError(f'{path}: the weights lack {lost[0]} ({len(lost)} missing): they are not of {desc["arch"]} on {desc["body"]}.')
     model.load_state_dict(state)
     model = model.to(device).to(memory_format=torch.channels_last)
-    return cls(model, head['vocab'], desc, head['size'], coder_from_dict(head['coder']), head.get('category_ids'))
+    return cls(model, head['vocab'], desc, head['size'], coder_from_dict(head['coder']), head.get('category_ids'), head.get('score', .3))
 
 # %% ../nbs/15_detector.ipynb #f71c7099
 def _shelf(): return Path(str(importlib.resources.files('ssd_tutorial')/'weights'))
@@ -444,14 +437,14 @@ class RunFiles:
 
     def _write(self, **what): return save_whole({**self.head, **what}, last_path(self.out))
 
-# %% ../nbs/15_detector.ipynb #b0ee80de
+# %% ../nbs/15_detector.ipynb #4f3d1622
 def shown_detector(
     det:Detector, # in training
     learn, # of `detector_learner`
 )->Detector: # with the weights that the figures of the last epoch are about
     "The detector as it was validated, see `shown_model`"
     shown = shown_model(learn)
-    return det if shown is det.model else Detector(shown, det.vocab, det.description, det.size, det.coder, det.category_ids)
+    return det if shown is det.model else Detector(shown, det.vocab, det.description, det.size, det.coder, det.category_ids, det.score)
 
 # %% ../nbs/15_detector.ipynb #97af3067
 @patch
@@ -532,7 +525,7 @@ def train_detector(
     if files: files.end()
     return det, learn.epoch_table.rows
 
-# %% ../nbs/15_detector.ipynb #0a8cd2b8
+# %% ../nbs/15_detector.ipynb #d1abcea0
 def _set_aside(out, say):
     "Another run's unfinished last.ckpt is not lost when a new run begins"
     try: last = read_last(out)

@@ -7,7 +7,7 @@ __all__ = ['IMAGE_SUFFIXES', 'ON_ERROR', 'VOC_SPLITS', 'DATASETS', 'COCO_FILES',
            'make_record', 'DetectionData', 'generated_data', 'read_voc_xml', 'read_voc', 'save_voc', 'read_coco_json',
            'read_coco', 'save_coco', 'read_yolo_txt', 'upright_hw', 'image_size', 'read_yolo', 'save_yolo', 'mend_box',
            'check_record', 'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco',
-           'recognise', 'load_dataset']
+           'recognise', 'load_dataset', 'list_images', 'pictures_without', 'add_pictures']
 
 # %% ../nbs/03_readers.ipynb #0a10473c
 import json, math, os, random, re, stat, sys, unicodedata, warnings, zipfile
@@ -269,7 +269,7 @@ def _voc_layout(root):
     beside = {_split_name(d.name): sorted(d.glob('*.xml')) for d in sorted(root.iterdir()) if d.is_dir()}
     return {k: v for k,v in beside.items() if v and k in VOC_SPLITS} or {'all': sorted(root.glob('*.xml'))}
 
-# %% ../nbs/03_readers.ipynb #10c5a672
+# %% ../nbs/03_readers.ipynb #79d4509c
 def _voc_image(root, xml, file_name):
     "The image of an annotation: same name, any suffix; else the name the annotation gives"
     folder = root/'JPEGImages'/xml.parent.relative_to(root/'Annotations') if xml.is_relative_to(root/'Annotations') else xml.parent
@@ -510,7 +510,7 @@ def _yolo_label(image, root):
     for i in [i for i,p in enumerate(parts[:-1]) if p=='images'][-1:]: parts[i] = 'labels'
     return _find((root/Path(*parts)).with_suffix('.txt'))
 
-# %% ../nbs/03_readers.ipynb #b3ceb466
+# %% ../nbs/03_readers.ipynb #5daff906
 def _yolo_listed(root, config, place):
     "Images of one entry of data.yaml: a folder, or a text file that lists them"
     if not isinstance(place, str): return []
@@ -524,8 +524,6 @@ def _yolo_listed(root, config, place):
 def _is_dir(path):
     try: return path.is_dir()
     except (OSError, ValueError): return False
-
-
 
 # %% ../nbs/03_readers.ipynb #41d45b8c
 def _yolo_images(root):
@@ -545,7 +543,7 @@ def _yolo_beside(root):
     labelled = [p for p in images if _is_file(_find(p.with_suffix('.txt')))]
     return labelled, [p for p in images if p not in set(labelled)] if labelled else []
 
-# %% ../nbs/03_readers.ipynb #dcac7941
+# %% ../nbs/03_readers.ipynb #48f8cc96
 def upright_hw(
     head:Image.Image, # as `Image.open` gives it, nothing decoded yet
 )->tuple: # (height, width) in pixels after EXIF rotation; EXIF orientation 1–8, None where it says nothing
@@ -553,7 +551,7 @@ def upright_hw(
     (w,h), turn = head.size, head.getexif().get(0x0112)  # 5 to 8: on its side
     return ((w,h) if turn in (5,6,7,8) else (h,w)), turn
 
-# %% ../nbs/03_readers.ipynb #d14bb98c
+# %% ../nbs/03_readers.ipynb #b5acd70a
 def _whole(path, ending):
     with open(path, 'rb') as f:
         f.seek(max(0, f.seek(0,2)-1024))
@@ -853,3 +851,44 @@ def load_dataset(
         else: data = read_coco(root, on_error) if kind=='coco' else read_yolo(root, on_error)
         return ensure_splits(check_data(data, on_error), seed)
     except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
+
+# %% ../nbs/03_readers.ipynb #80cf2bea
+def list_images(
+    folder, # to look into, with its subfolders
+)->list: # of paths, sorted
+    "All image files of a folder; raises DataError where there are none"
+    found = _images_in(Path(folder))
+    if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}).')
+    return found
+
+# %% ../nbs/03_readers.ipynb #103f1c32
+def _is_data_set(source):
+    "Whether a source is a data set with labels, and no mere folder of pictures"
+    root = Path(os.path.expanduser(source))
+    if not _is_dir(root): return True
+    try: return bool(recognise(root))
+    except DataError: return False
+
+def pictures_without(
+    source, # a data set, as for `load_dataset`, of which `train` is taken; or a folder of pictures without labels
+    vocab, # names that must not be on them, background first
+    on_error:str='raise', # 'raise', 'fix' or 'skip', see `check_records`
+)->list: # of `Record`s without objects
+    "Pictures on which none of our classes is labelled; raises DataError where there are none"
+    bare = lambda p, i: make_record(p, i, None, [])
+    if not _is_data_set(source): return check_records([bare(p, i) for i,p in enumerate(list_images(Path(source).expanduser()))], vocab, on_error)[0]
+    data, ours = load_dataset(source, on_error), {n.casefold() for n in vocab[1:]}
+    records = [r for r in data.train if not ours & {data.vocab[l].casefold() for l in r.labels}]
+    if not records: raise DataError(f'{source}: each of its {len(data.train)} training pictures has one of {", ".join(vocab[1:])}. Give pictures that have none.')
+    return [replace(bare(r.image, r.image_id), size_hw=r.size_hw, file_name=r.file_name) for r in records]
+
+# %% ../nbs/03_readers.ipynb #caa50b64
+def add_pictures(
+    data:DetectionData, # stays as it is
+    records, # list of `Record`, with labels of `data.vocab` or with none at all
+    split:str='train', # where they go
+)->DetectionData: # with the pictures behind those of the split, under numbers that are not taken
+    "A data set with more pictures"
+    first = 1+max((r.image_id for rs in data.splits.values() for r in rs), default=-1)
+    more = [replace(r, image_id=i) for i,r in enumerate(records, first)]; n = sum(not len(r.labels) for r in more)
+    return replace(data, splits={**data.splits, split: data.split(split)+more}, notes=[*data.notes, f'{split}: {len(more)} pictures added, {n} of them with nothing to find'])

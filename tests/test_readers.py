@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 import ssd_tutorial.readers as R
-from ssd_tutorial.readers import (DataError, download_coco, fetch, generated_data, load_dataset, mend_box, open_image,
-                                  read_coco, read_voc, recognise, save_coco, save_voc, save_yolo)
+from ssd_tutorial.readers import (DataError, add_pictures, download_coco, fetch, generated_data, load_dataset, mend_box, open_image,
+                                  pictures_without, read_coco, read_voc, recognise, save_coco, save_voc, save_yolo)
 
 WRITERS = dict(voc=save_voc, coco=save_coco, yolo=save_yolo)
 
@@ -415,3 +415,26 @@ def test_real_data(name, real_data):
     if name=='coco_mini':
         assert d.category_ids[1]==1 and max(d.category_ids)==90 and sum(r.crowd.sum() for r in d.train+d.valid)>0
         assert d.vocab[d.category_ids.index(13)]=='stop sign'
+
+
+# ---------------------------------------------------------------- pictures with nothing to find
+def test_pictures_without_from_a_folder(data, tmp_path):
+    (tmp_path/'a'/'b').mkdir(parents=True)
+    for i,place in enumerate(('a','a/b')): data.train[i].load().save(tmp_path/place/f'{i}.png')
+    assert [r.file_name for r in pictures_without(tmp_path/'a', data.vocab)]==['0.png','1.png']
+    (tmp_path/'a'/'page.jpg').write_text('<html>')
+    with pytest.raises(DataError, match='page.jpg: not a readable image'): pictures_without(tmp_path/'a', data.vocab)
+    assert len(pictures_without(tmp_path/'a', data.vocab, 'skip'))==2
+    (tmp_path/'empty').mkdir()
+    for nothing in ('empty','nowhere'):
+        with pytest.raises(DataError, match=nothing): pictures_without(tmp_path/nothing, data.vocab)
+
+
+def test_pictures_without_from_a_data_set(data, tmp_path):
+    "Whatever way our name is written there, a picture that has it is none without it; only train is taken"
+    save_voc(data, tmp_path/'voc'); shout = ('background', *(n.upper() for n in data.vocab[1:]))
+    free = [r.file_name for r in data.train if not len(r.labels)]; assert free
+    found = pictures_without(tmp_path/'voc', shout); assert [r.file_name for r in found]==free
+    mixed = add_pictures(data, found); assert len(mixed.train)==len(data.train)+len(free) and mixed.valid==data.valid
+    assert len({r.image_id for rs in mixed.splits.values() for r in rs})==sum(map(len, mixed.splits.values()))
+    assert 'nothing to find' in mixed.notes[-1] and not data.notes

@@ -39,7 +39,9 @@ def arguments():
     p.add_argument('--out', type=Path, help='folder for the pages of `look`')
     p.add_argument('--notes', type=Path, help='JSON: what a person has to say, see CARD in lesson 18')
     p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector")
-    p.add_argument('--elsewhere', help='folder of another data set, all of whose pictures are strangers: how does the detector do there?')
+    p.add_argument('--elsewhere', help='folder of another data set: how does the detector do there?')
+    p.add_argument('--splits', nargs='+', help='its splits whose pictures are strangers to the detector; all, where not given')
+    p.add_argument('--trials', type=Path, help='results of benchmarks/recipes.py: what was tried on the way')
     p.add_argument('--name', default='animals')
     return p.parse_args()
 
@@ -76,23 +78,34 @@ def counts(data):
     return {s: dict(images=len(rs), objects=dict(Counter(data.vocab[c] for r in rs for c in r.labels.tolist()))) for s,rs in data.splits.items()}
 
 
-def elsewhere(det, folder):
+def elsewhere(det, folder, splits):
     "mAP on another data set, and how many of its pictures without our classes get a detection all the same"
-    data = load_dataset(folder); records = det.relabel([r for rs in data.splits.values() for r in rs], data.vocab); found = det.find_in_records(records)
+    data = load_dataset(folder); records = det.relabel([r for s in splits or data.splits for r in data.split(s)], data.vocab); found = det.find_in_records(records)
     best = [max(f['scores'].tolist(), default=0.) for r,f in zip(records, found) if not len(r.labels)]; report = evaluate_found(found, truth_of(records), det.vocab)
-    return dict(name=data.name, images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.1f}': sum(b>=s for b in best) for s in (.3,.4,.5)})
+    return dict(name=data.name, splits=list(splits or data.splits), images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
+
+
+def trials(path):
+    "Rows of a table of recipes, one a row name: what it changes, and its figures, one a seed"
+    runs, rows = json.loads(path.read_text()) if path else [], {}
+    for r in runs:
+        row = rows.setdefault(r['row'], dict(row=r['row'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in ('map50','map','small','medium','large','ms','minutes')}))
+        row['seeds'].append(r['seed'])
+        for k in ('map50','map','small','medium','large','ms','minutes'): row[k].append(round(r[k], 4))
+    return list(rows.values())
 
 
 def pack(found, truths, data, det, shipped, args):
     "Measure, write the card, put both onto the shelf"
     notes, log = json.loads(args.notes.read_text()), json.loads(args.log.read_text())
     errors = analyse_errors(found, truths, det.vocab); worst, judged = surest(errors), notes.pop('judged')
+    det.score = round(choose_score(found, truths, det.vocab)['score'], 2)
     facts = examine_all(data.splits, data.vocab); of = lambda s: [f for f in facts if f.split==s and f.record is not None]
     copies = {t[0].record.image_id for t in find_twins(of('val'), of('train'))}; keep = [i for i,r in enumerate(data.valid) if r.image_id not in copies]
-    said = errors.to_dict()
     card = dict(notes, settings=log['settings'], epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
-                figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=round(choose_score(found, truths, det.vocab)['score'], 2),
-                errors=said, fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data), elsewhere=elsewhere(det, args.elsewhere) if args.elsewhere else None,
+                figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score,
+                errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
+                elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None, trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
     result = ship(shipped, card, WEIGHTS/f'{args.name}.pt'); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
     (WEIGHTS/f'{args.name}.md').write_text(f'# The detector *{args.name}*\n\n<!-- written by tools/ship.py -->\n\n{card_text(card)}\n'); print(result)
