@@ -134,7 +134,7 @@ NET_OPTIONS = (
     opt('--body', default='efficientnet_lite0', help='Body: a name of BODIES, or any timm model with feature maps.'),
     opt('--weights', default='imagenet', help='imagenet, none, or a FILE of weights.'))
 
-# %% ../nbs/91_cli.ipynb #e581be88
+# %% ../nbs/91_cli.ipynb #310c5598
 TRAIN_OPTIONS = (*DATA_OPTIONS, *NET_OPTIONS,
     opt('--epochs', type=click.IntRange(1), help='Epochs altogether.  [default: 16]'),
     opt('--frozen-epochs', type=click.IntRange(0), help='How many of them with the body frozen, on cached maps.  [default: three quarters]'),
@@ -143,6 +143,8 @@ TRAIN_OPTIONS = (*DATA_OPTIONS, *NET_OPTIONS,
     opt('--strength', default=.7, type=click.FloatRange(0, 1), help='Of augmentation: 0 flips only, 1 much.'),
     opt('--lr', callback=learning_rate, help='Peak learning rate, or "find".  [default: 0.002]'),
     opt('--unfrozen-lr', type=click.FloatRange(0, min_open=True), help='Peak of the heads after the frozen epochs; the body has a fifth.  [default: a quarter of --lr]'),
+    opt('--gamma', default=2., type=click.FloatRange(0), help='Of the focal loss: how fast a right answer loses its weight; 0: not at all.'),
+    opt('--alpha', default=.25, type=click.FloatRange(0, 1, min_open=True, max_open=True), help='Of the focal loss: weight of what is there; the rest weighs 1-alpha.'),
     opt('--ema', default=0., type=click.FloatRange(0, 1, max_open=True), help='Decay of an average of the weights, e.g. 0.99; 0: none.'),
     opt('--keep', default='best', type=click.Choice(['best','last']), help='Which epoch: best on val, or last.'),
     opt('--bf16', is_flag=True, help='Arithmetic in bfloat16: on CPUs that have it the frozen epochs take half the time.'),
