@@ -31,6 +31,7 @@ from ssd_tutorial.training import EpochTable, cached_dls, keep_memory, save_whol
 BASE = TrainConfig(arch='fpn', size=224, frozen_epochs=6, epochs=0, variants=2, keep='last', bf16=True)  # cheap enough for three seeds of everything
 ROWS = dict([  # name → (what it asks, what it changes of BASE)
     ('base', ('the feature pyramid of lesson 16, body frozen', {})),
+    ('again', ('the base once more, same seeds, on another machine: how far does rounding alone go?', {})),
     ('3150', ("lesson 11's 3150 anchors, from stride 32", dict(arch='multiscale'))),
     ('proposed', ('the same network, anchors that `propose_spec` finds in train', dict(arch='proposed'))),
     ('fpn45', ("the feature pyramid with lesson 11's 45 shapes a cell, from stride 16", dict(arch='fpn45'))),

@@ -41,6 +41,7 @@ def arguments():
     p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector")
     p.add_argument('--elsewhere', help='folder of another data set: how does the detector do there?')
     p.add_argument('--splits', nargs='+', help='its splits whose pictures are strangers to the detector; all, where not given')
+    p.add_argument('--before', type=Path, help='an earlier detector, its log beside it: its course is kept, and it is measured elsewhere, too')
     p.add_argument('--trials', type=Path, help='results of benchmarks/recipes.py: what was tried on the way')
     p.add_argument('--name', default='animals')
     return p.parse_args()
@@ -85,6 +86,12 @@ def elsewhere(det, folder, splits):
     return dict(name=data.name, splits=list(splits or data.splits), images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
 
 
+def before(args):
+    "Settings and epochs of an earlier detector, and how it does elsewhere"
+    log = json.loads(args.before.with_suffix('.json').read_text())
+    return dict(settings=log['settings'], epochs=log['epochs'], elsewhere=elsewhere(Detector.load(args.before), args.elsewhere, args.splits) if args.elsewhere else None)
+
+
 def trials(path):
     "Rows of a table of recipes, one a row name: what it changes, and its figures, one a seed"
     runs, rows = json.loads(path.read_text()) if path else [], {}
@@ -105,7 +112,8 @@ def pack(found, truths, data, det, shipped, args):
     card = dict(notes, settings=log['settings'], epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
                 figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score,
                 errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
-                elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None, trials=trials(args.trials),
+                elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None,
+                before=before(args) if args.before else None, trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
     result = ship(shipped, card, WEIGHTS/f'{args.name}.pt'); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
     (WEIGHTS/f'{args.name}.md').write_text(f'# The detector *{args.name}*\n\n<!-- written by tools/ship.py -->\n\n{card_text(card)}\n'); print(result)
