@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CARD', 'LARGEST', 'read_card', 'check_card', 'ship', 'card_text']
 
-# %% ../nbs/18_pretrained.ipynb #9d508d25
-import json
+# %% ../nbs/18_pretrained.ipynb #2545931f
+import json, os
 from pathlib import Path
 import torch
 from .detector import Detector, DetectorError, shipped_path
@@ -19,10 +19,10 @@ def read_card(
     "A shipped detector's card; raises DetectorError for a name that is not there"
     return json.loads(shipped_path(name).with_suffix('.json').read_text(encoding='utf-8'))
 
-# %% ../nbs/18_pretrained.ipynb #af142dad
+# %% ../nbs/18_pretrained.ipynb #f4499f66
 CARD = dict(summary='what it finds, in a sentence', data='what it learnt from: name, images, objects of each class, origin, rights', licence='of the weights',
             command='that trains it', settings='every number of the run', trained_on='splits', minutes='of training, and on what',
-            figures='of `Report.to_dict`, on pictures that it has not learnt from', score='threshold to ship with, see `choose_score`',
+            figures='of `Report.to_dict`, on pictures that it has not learnt from', score='threshold that `predict` will use, see `choose_score`',
             mistakes='its worst ones, in words', limits='what it will not do')
 LARGEST = 15e6 # bytes of a file that everyone installs
 
@@ -34,23 +34,24 @@ def check_card(
     if lost: raise DetectorError(f'The card does not say: {"; ".join(f"{k} ({CARD[k]})" for k in lost)}. Write it down, then ship.')
     return card
 
-# %% ../nbs/18_pretrained.ipynb #a1f23e84
+# %% ../nbs/18_pretrained.ipynb #f7805934
 def ship(
-    det:Detector, # trained
+    det:Detector, # trained; gets the card's score
     card:dict, # see `CARD`
     path, # of the file to write, .pt; the card goes beside it as .json
 )->dict: # bytes of the file, largest change of a score by rounding to float16
     "Put a detector and its card onto a shelf; raises DetectorError where the card is silent, the file too large, or rounding does harm"
-    check_card(card); path = Path(path)
-    det.save(path, half=True); size, again = path.stat().st_size, Detector.load(path)
+    check_card(card); path = Path(path); draft, det.score = path.with_suffix('.draft'), float(card['score'])
+    det.save(draft, half=True); size, again = draft.stat().st_size, Detector.load(draft)
     x = torch.rand(4, 3, det.size, det.size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(): change = float((det.model.cpu().eval()(x)[0].sigmoid()-again.model(x)[0].sigmoid()).abs().max())
+    with torch.no_grad(): change = float((det.model.eval()(x.to(det.device))[0].sigmoid().cpu()-again.model(x)[0].sigmoid()).abs().max())
     if size>LARGEST or change>.02:
-        path.unlink(); raise DetectorError(f'{path}: {size/1e6:.1f} MB (at most {LARGEST/1e6:.0f}), scores change by up to {change:.3f} in float16 (at most .02). Make the network narrower, or look for weights beyond the range of float16.')
+        draft.unlink(); raise DetectorError(f'{path}: {size/1e6:.1f} MB (at most {LARGEST/1e6:.0f}), scores change by up to {change:.3f} in float16 (at most .02). Make the network narrower, or look for weights beyond the range of float16.')
+    os.replace(draft, path)  # an older file of that name stands until the new one is sound
     save_whole(json.dumps(dict(card, classes=list(det.vocab[1:]), input=det.size, bytes=size), indent=1, ensure_ascii=False).encode(), path.with_suffix('.json'))
     return dict(bytes=size, change=change)
 
-# %% ../nbs/18_pretrained.ipynb #3a317bc1
+# %% ../nbs/18_pretrained.ipynb #697b6b10
 def _table(head, rows): return '\n'.join(['| '+' | '.join(head)+' |', '|'+'---|'*len(head), *('| '+' | '.join(map(str,r))+' |' for r in rows)])
 
 
@@ -69,5 +70,5 @@ def card_text(
     away = ['## Elsewhere', f'{there["images"]} photographs of {there["name"]}, {there["objects"]} objects of these classes: mAP50 {there["map50"]:.3f}. Of the {there["without"]} without any, so many got a detection: {alarms}.'] if there else []
     parts = [card['summary'], '## Figures', f'Measured on {card["figures"]["images"]} images with {card["figures"]["objects"]} objects. {card["figures"]["protocol"]}.', _figures(card['figures']), *away,
              '## Worst mistakes', lists('mistakes'), '## What it will not do', lists('limits'), '## Data', lists('data'), '## Training',
-             f'Learnt from: {card["trained_on"]}. {card["minutes"]}. Score threshold with the best F1: {card["score"]}.', f'```\n{card["command"]}\n```', '## Licence', card['licence']]
+             f'Learnt from: {card["trained_on"]}. {card["minutes"]}. `predict` reports from a score of {card["score"]}, where F1 on held-out pictures is best.', f'```\n{card["command"]}\n```', '## Licence', card['licence']]
     return '\n\n'.join(parts)
