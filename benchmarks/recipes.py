@@ -57,7 +57,7 @@ ROWS = dict([  # name → (what it asks, what it changes of BASE)
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--data', help='folder of a data set with train and val')
-    p.add_argument('--rows', nargs='+', default=list(ROWS), choices=list(ROWS), metavar='ROW', help='which rows (all)')
+    p.add_argument('--rows', nargs='+', default=[n for n in ROWS if n!='again'], choices=list(ROWS), metavar='ROW', help="which rows (all but 'again')")
     p.add_argument('--seeds', nargs='+', type=int, default=[0], help='which seeds (0)')
     p.add_argument('--threads', type=int, help="torch's threads; its own default where not given")
     p.add_argument('--out', type=Path, default=HERE/'recipes.json', help='file of results, read first and added to')

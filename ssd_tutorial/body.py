@@ -47,7 +47,7 @@ def embedded_weights(
     return dict(zip(names, values))
 
 # %% ../nbs/05_body.ipynb #f215c556
-BODIES = dict(efficientnet_lite0='tf_efficientnet_lite0', efficientnet_lite2='tf_efficientnet_lite2', resnet34='resnet34', resnet18='resnet18', vgg16='vgg16_bn', mobilenetv3='mobilenetv3_large_100')  # ours → timm's name
+BODIES = dict(**{name: f'tf_{name}' for name in EMBEDDED}, resnet34='resnet34', resnet18='resnet18', vgg16='vgg16_bn', mobilenetv3='mobilenetv3_large_100')  # ours → timm's name
 
 def _feature_info(name, make):
     "Strides and places of all maps of a network"

@@ -450,7 +450,7 @@ def demo(out, images, seed):
     click.echo('Generating shapes on textured backgrounds …')
     data = generated_data('multiscale', n_train=images, n_valid=max(16, images//4), seed=seed); click.echo(repr(data))
     click.echo('Running the pretrained body once over every picture, then training the heads of 3150 anchors …')
-    det,rows = train_detector(data, replace(DEMO, seed=seed)); det.save(out/'detector.pt')
+    det,rows = train_detector(data, replace(DEMO, seed=seed))
     write_demo(det, data, rows, out, start)
 
 # %% ../nbs/91_cli.ipynb #7f19a0ad
@@ -461,7 +461,7 @@ def write_demo(
     out, # folder
     start:float, # when the demo began, `time.time()`
 ):
-    "Evaluate, draw, write metrics.json, and say where things are"
+    "Evaluate, draw, write the detector and metrics.json, and say where things are"
     (report, _), out = measure(det, data.valid), Path(out)
     det.save(out/'detector.pt'); contact_sheet(det, data.valid[:12], out/'contact_sheet.png'); training_curve(rows, out/'training_curve.png')
     seconds = time.time()-start

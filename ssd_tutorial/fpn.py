@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 from .anchors import AnchorSpec, GridSpec, shapes_of, spec_from_dict
 from .body import Body
-from .grid import SSDModel, conv_block, flatten_map, n_columns, register_arch
+from .grid import OutHead, SSDModel, conv_block, flatten_map, n_columns, register_arch
 
 # %% ../nbs/16_fpn.ipynb #21dfa39b
 def fpn_spec(
@@ -59,7 +59,7 @@ class FPNNeck(nn.Module):
         return [conv(m) for conv,m in zip(self.smooth, x)]
 
 # %% ../nbs/16_fpn.ipynb #e4d60fa6
-class SharedHead(nn.Module):
+class SharedHead(OutHead):
     "One head that all levels share: a tower for the classes, a tower for the boxes (RetinaNet, arXiv 1708.02002, section 4)"
     def __init__(self,
         width:int, # channels of the maps
@@ -67,11 +67,9 @@ class SharedHead(nn.Module):
         n_cols:int, # class logits an anchor, see `n_columns`
         depth:int=2, # convolutions of each tower; 0: none
     ):
-        super().__init__(); self.n_cols = n_cols
         tower = lambda: nn.Sequential(*(conv_block(width, width, drop=0.) for _ in range(depth)))
-        self.cls_tower, self.box_tower = tower(), tower()
-        self.cls, self.box = nn.Conv2d(width, n_shapes*n_cols, 3, padding=1), nn.Conv2d(width, n_shapes*4, 3, padding=1)
-        for c in (self.cls, self.box): nn.init.normal_(c.weight, std=.01); nn.init.zeros_(c.bias)
+        towers = tower(), tower()
+        super().__init__(width, n_shapes, n_cols); self.cls_tower, self.box_tower = towers
 
     def forward(self,
         x:Tensor, # (B,width,cells,cells)

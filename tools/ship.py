@@ -28,6 +28,7 @@ from ssd_tutorial.readers import load_dataset  # noqa: E402
 
 RIGHT = ('an animal that nobody labelled', 'the label is at fault')  # judgements where the detector was right
 WEIGHTS = ROOT/'ssd_tutorial'/'weights'
+TRIED = ('map50','map','small','medium','large','ms','minutes')  # what the card keeps of each trial
 
 
 def arguments():
@@ -54,7 +55,7 @@ def surest(report, n=50):
 
 
 def look(found, truths, data, det, out):
-    "Ten pages of five mistakes, and the list of them"
+    "Pages of ten mistakes, and the list of them"
     out.mkdir(parents=True, exist_ok=True); worst = surest(analyse_errors(found, truths, det.vocab)); lines = []
     for page in range(0, len(worst), 10):
         fig, axs = plt.subplots(2, 5, figsize=(20,9), layout='constrained')
@@ -96,9 +97,9 @@ def trials(path):
     "Rows of a table of recipes, one a row name: what it changes, and its figures, one a seed"
     runs, rows = json.loads(path.read_text()) if path else [], {}
     for r in runs:
-        row = rows.setdefault(r['row'], dict(row=r['row'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in ('map50','map','small','medium','large','ms','minutes')}))
+        row = rows.setdefault(r['row'], dict(row=r['row'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
         row['seeds'].append(r['seed'])
-        for k in ('map50','map','small','medium','large','ms','minutes'): row[k].append(round(r[k], 4))
+        for k in TRIED: row[k].append(round(r[k], 4))
     return list(rows.values())
 
 
