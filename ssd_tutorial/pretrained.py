@@ -51,7 +51,7 @@ def ship(
     save_whole(json.dumps(dict(card, classes=list(det.vocab[1:]), input=det.size, bytes=size), indent=1, ensure_ascii=False).encode(), path.with_suffix('.json'))
     return dict(bytes=size, change=change)
 
-# %% ../nbs/18_pretrained.ipynb #697b6b10
+# %% ../nbs/18_pretrained.ipynb #e0a5aefc
 def _table(head, rows): return '\n'.join(['| '+' | '.join(head)+' |', '|'+'---|'*len(head), *('| '+' | '.join(map(str,r))+' |' for r in rows)])
 
 
@@ -68,7 +68,8 @@ def card_text(
     lists = lambda k: '\n'.join(f'- {x}' for x in card[k]) if isinstance(card[k], list) else str(card[k])
     there = card.get('elsewhere'); alarms = there and ', '.join(f'{n} at a score of {s}' for s,n in there['alarms'].items())
     away = ['## Elsewhere', f'{there["images"]} photographs of {there["name"]}, {there["objects"]} objects of these classes: mAP50 {there["map50"]:.3f}. Of the {there["without"]} without any, so many got a detection: {alarms}.'] if there else []
-    parts = [card['summary'], '## Figures', f'Measured on {card["figures"]["images"]} images with {card["figures"]["objects"]} objects. {card["figures"]["protocol"]}.', _figures(card['figures']), *away,
+    held = f' For that the command below was run without `{card["measured_without"]}`: the detector itself has learnt from these images too, and there one would measure its memory.' if card.get('measured_without') else ''
+    parts = [card['summary'], '## Figures', f'Measured on {card["figures"]["images"]} images with {card["figures"]["objects"]} objects. {card["figures"]["protocol"]}.{held}', _figures(card['figures']), *away,
              '## Worst mistakes', lists('mistakes'), '## What it will not do', lists('limits'), '## Data', lists('data'), '## Training',
              f'Learnt from: {card["trained_on"]}. {card["minutes"]}. `predict` reports from a score of {card["score"]}, where F1 on held-out pictures is best.', f'```\n{card["command"]}\n```', '## Licence', card['licence']]
     return '\n\n'.join(parts)

@@ -39,7 +39,7 @@ def arguments():
     p.add_argument('--data', required=True, help='folder of the data set')
     p.add_argument('--out', type=Path, help='folder for the pages of `look`')
     p.add_argument('--notes', type=Path, help='JSON: what a person has to say, see CARD in lesson 18')
-    p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector")
+    p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector; beside the one to ship there must be one, too")
     p.add_argument('--elsewhere', help='folder of another data set: how does the detector do there?')
     p.add_argument('--splits', nargs='+', help='its splits whose pictures are strangers to the detector; all, where not given')
     p.add_argument('--before', type=Path, help='an earlier detector, its log beside it: its course is kept, and it is measured elsewhere, too')
@@ -107,13 +107,13 @@ def pack(found, truths, data, det, shipped, args):
     "Measure, write the card, put both onto the shelf"
     notes, log = json.loads(args.notes.read_text()), json.loads(args.log.read_text())
     errors = analyse_errors(found, truths, det.vocab); worst, judged = surest(errors), notes.pop('judged')
-    det.score = round(choose_score(found, truths, det.vocab)['score'], 2)
+    det.score = shipped.score = round(choose_score(found, truths, det.vocab)['score'], 2); settings = json.loads(args.detector.with_suffix('.json').read_text())['settings']
     facts = examine_all(data.splits, data.vocab); of = lambda s: [f for f in facts if f.split==s and f.record is not None]
     copies = {t[0].record.image_id for t in find_twins(of('val'), of('train'))}; keep = [i for i,r in enumerate(data.valid) if r.image_id not in copies]
-    card = dict(notes, settings=log['settings'], epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
+    card = dict(notes, settings=settings, trained_on='train and val' if settings['with_val'] else 'train', measured_without='--with-val' if settings['with_val'] else None, epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
                 figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score,
                 errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
-                elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None,
+                elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None,
                 before=before(args) if args.before else None, trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
     result = ship(shipped, card, WEIGHTS/f'{args.name}.pt'); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
