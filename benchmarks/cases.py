@@ -4,13 +4,16 @@ import torch
 from functools import partial
 from torchvision.ops import batched_nms, box_iou, sigmoid_focal_loss
 
-from referees import contest_map, contest_tables, detect_loop, loss_loop
-from ssd_tutorial.anchors import MULTI, make_anchors
+from referees import as_ours, bare_ssd, contest_map, contest_tables, detect_loop, loss_loop, ssd300, ssd_finds, ssd_learns, ssd_targets
+from ssd_tutorial.anchors import MULTI, LogCoder, make_anchors, spec_to_dict
+from ssd_tutorial.body import Body
 from ssd_tutorial.boxes import iou
+from ssd_tutorial.detector import Detector
 from ssd_tutorial.focal import focal_loss, focal_terms, make_focal
-from ssd_tutorial.grid import one_hot_labels, ssd_loss
+from ssd_tutorial.grid import build_arch, one_hot_labels, ssd_loss
 from ssd_tutorial.metrics import evaluate_found, voc_map
 from ssd_tutorial.nms import detect, suppress
+from ssd_tutorial.ssd300 import SSD300_TORCHVISION, from_torchvision_state, multibox
 
 
 def close(a, b, eps=1e-4): assert abs(float(a)-float(b))<=eps*max(abs(float(b)),1e-9), (float(a), float(b))
@@ -24,10 +27,11 @@ def random_boxes(g, *shape, small=.05, large=.6):
 
 
 def objects_apart(g, anchors, n):
-    "n objects no two of which have the same best anchor: there both rules of matching say the same"
+    "n objects, each with one best anchor, no two with the same: there both rules of matching say the same"
     boxes = random_boxes(g, n)
     while True:
-        best = iou(boxes, anchors).argmax(1); first = torch.tensor([b not in best[:i] for i,b in enumerate(best)]) if n else torch.ones(0).bool()
+        top = iou(boxes, anchors).topk(2); best = top.indices[:,0]
+        first = torch.tensor([b not in best[:i] for i,b in enumerate(best)]).bool() & (top.values.diff().abs()[:,0]>1e-5)  # inside two anchors of one shape: rounding would decide
         if first.all(): return boxes
         boxes[~first] = random_boxes(g, int((~first).sum()))
 
@@ -42,19 +46,31 @@ def make_targets(anchors, B, n_classes, n_objects=(1,12), seed=0, apart=True):
     return dict(boxes_xyxy=pad(boxes), labels=pad(labels), crowd=torch.zeros_like(pad(labels), dtype=torch.bool))
 
 
+def steps(preds, *losses):
+    "Both losses, forward and backward; their values and slopes must agree"
+    def step(loss):
+        for p in preds: p.grad = None
+        out = loss(); out.backward(); return out
+    ours, theirs = (partial(step, loss) for loss in losses)
+    a, ga = ours().item(), [p.grad.clone() for p in preds]
+    close(a, theirs().item())
+    for x,p in zip(ga, preds): assert (x-p.grad).abs().max()<1e-4*p.grad.abs().max(), 'gradients differ'
+    return ours, theirs
+
+
 def loss_case(B=32, C=80, **_):
     anchors = make_anchors(MULTI); g = torch.Generator().manual_seed(1)
     preds = tuple(x.requires_grad_() for x in (torch.randn(B,len(anchors),C,generator=g)-4, torch.randn(B,len(anchors),4,generator=g)*.5))
     targets = make_targets(anchors, B, C)
-    def step(loss):
-        for p in preds: p.grad = None
-        out = loss(); out.backward(); return out
-    ours = partial(step, lambda: ssd_loss(preds, targets, anchors, cls_loss=make_focal())[0])
-    theirs = partial(step, lambda: loss_loop(preds, targets, anchors))
-    a, ga = ours().item(), [p.grad.clone() for p in preds]
-    b = theirs().item(); close(a, b)
-    for x,p in zip(ga, preds): assert (x-p.grad).abs().max()<1e-4*p.grad.abs().max(), 'gradients differ'
-    return ours, theirs
+    return steps(preds, lambda: ssd_loss(preds, targets, anchors, cls_loss=make_focal())[0], lambda: loss_loop(preds, targets, anchors))
+
+
+def multibox_case(B=8, C=20, **_):
+    "Each gets the targets in the form that it wants"
+    anchors = make_anchors(SSD300_TORCHVISION); g = torch.Generator().manual_seed(1); ssd = bare_ssd(C)
+    preds = tuple(torch.randn(B,len(anchors),k,generator=g).requires_grad_() for k in (C+1,4))
+    targets = make_targets(anchors, B, C); real = ssd_targets(targets)
+    return steps(preds, lambda: ssd_loss(preds, targets, anchors, cls_loss=multibox)[0], lambda: ssd_learns(ssd, preds, real, anchors))
 
 
 def peaked_preds(A, C, n_over, seed=2, score=.05):
@@ -74,10 +90,47 @@ def same_detections(a, b):
         assert ((x['scores']-y['scores']).abs()<1e-6).all() and ((x['boxes_xyxy']-y['boxes_xyxy']).abs()<1e-5).all()
 
 
+def alike(a, b):
+    "Of two networks with the same weights: nearly equal numbers, in any order"
+    for x,y in zip(a, b, strict=True):
+        assert len(x['labels'])==len(y['labels'])>0, (len(x['labels']), len(y['labels']))
+        near = iou(x['boxes_xyxy'], y['boxes_xyxy'])*(x['labels'][:,None]==y['labels'])
+        assert (near.amax(0)>.999).all() and (near.amax(1)>.999).all() and ((x['scores']-y['scores']).abs()<1e-5).all()
+
+
 def detect_case(n_over=500, C=20, **_):
     anchors = make_anchors(MULTI); preds = peaked_preds(len(anchors), C, n_over)
     ours, theirs = (lambda: detect(preds, anchors)), (lambda: detect_loop(preds, anchors))
     same_detections(ours(), theirs())  # the short list of 1000 changes nothing here: the best hundred lie within it
+    return ours, theirs
+
+
+def trained_preds(anchors, B, C, seed=2):
+    "What a trained SSD300 says: background nearly everywhere; around each object its class, less loudly another one, and the way to its box"
+    g = torch.Generator().manual_seed(seed); targets = make_targets(anchors, B, C, seed=seed, apart=False)
+    logits, deltas = .7*torch.randn(B,len(anchors),C+1,generator=g), .5*torch.randn(B,len(anchors),4,generator=g); logits[...,0] += 7
+    for x,d,boxes,labels in zip(logits, deltas, targets['boxes_xyxy'], targets['labels']):
+        near, at = iou(boxes, anchors).max(0); a = (near>.2).nonzero()[:,0]; label = labels[at[a]]
+        sure = 24*(near[a]-.2)+1.5*torch.randn(len(a), generator=g)
+        x[a,label] += sure; x[a,label%C+1] += .6*sure; d[a] += LogCoder().encode(boxes[at[a]], anchors[a])
+    return logits, deltas
+
+
+def ssd_detect_case(B=8, C=20, **_):
+    anchors = make_anchors(SSD300_TORCHVISION); preds = trained_preds(anchors, B, C); ssd = bare_ssd(C); found = preds[0].softmax(-1)[...,1:]>.01
+    assert found.sum(1).max()<=400 and found.sum((1,2)).max()<=4000, 'theirs cuts at 400 a class, ours at 4000 an image: here neither may'
+    ours = lambda: detect(preds, anchors, activation='softmax', score=.01, overlap=.45, top_k=200, most=4000)
+    theirs = lambda: ssd_finds(ssd, preds, anchors); same_detections(ours(), theirs())
+    return ours, theirs
+
+
+def ssd300_case(B=4, C=20, **_):
+    "Ours as `Detector` runs it, with the weights of torchvision's; both from a list of pictures"
+    ssd = ssd300(C); desc = dict(arch='ssd300', body='ssd_vgg16', levels=[2,3], n_classes=C, activation='softmax', kept=list(range(1,C+1)), spec=spec_to_dict(SSD300_TORCHVISION))
+    model = build_arch(desc, Body('ssd_vgg16', (2,3))); model.load_state_dict(from_torchvision_state(ssd.state_dict()))
+    det = Detector(model, ['background', *map(str, range(C))], desc, 300); images = list(torch.rand(B,3,300,300,generator=torch.Generator().manual_seed(7)))
+    ours, theirs = (lambda: det.detect_batch(torch.stack(images), .01, .45, 200)), torch.no_grad()(lambda: ssd(images))
+    alike(ours(), as_ours(theirs(), 300.))
     return ours, theirs
 
 
@@ -146,5 +199,9 @@ CASES = [
     ('focal loss from labels, forward and backward', focal_case, dict(labels=True), None, None, 'one-hot table, then sigmoid_focal_loss', 'B=8, A=3150, C=80'),
     ('NMS of a batch', nms_case, {}, .9, None, 'torchvision.ops.batched_nms', '16 images of 1000 candidates, C=80'),
     ('NMS of one image', nms_case, dict(B=1), None, None, 'torchvision.ops.batched_nms', '1000 candidates, C=80'),
+    ('match + MultiBox loss, SSD300', multibox_case, {}, 1.43, None, "matching and loss of torchvision's SSD", 'forward and backward, B=8, A=8732, C=20, 1–12 objects an image'),
+    ('decode + NMS, SSD300', ssd_detect_case, {}, 1.2, None, "torchvision's SSD.postprocess_detections", 'B=8, A=8732, C=20, score 0.01, overlap 0.45, 200 detections an image'),
+    ('inference, SSD300 on VGG-16', ssd300_case, {}, .95, None, "torchvision's ssd300_vgg16, the same weights", '4 pictures of 300 × 300, C=20'),
     ('mAP', map_case, {}, 2, None, 'pycocotools: evaluate, accumulate, summarise', '1000 images, 20 classes, 100 detections each')]
-TINY = dict(loss_case=dict(B=2, C=3), iou_case=dict(N=10), focal_case=dict(B=1, C=3), nms_case=dict(B=2, M=60, C=3), map_case=dict(n_images=25, C=4), detect_case=dict(C=3))
+TINY = dict(loss_case=dict(B=2, C=3), iou_case=dict(N=10), focal_case=dict(B=1, C=3), nms_case=dict(B=2, M=60, C=3), map_case=dict(n_images=25, C=4), detect_case=dict(C=3),
+            multibox_case=dict(B=2, C=3), ssd_detect_case=dict(B=1, C=8), ssd300_case=dict(B=1, C=3))

@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from referees import ssd300, ssd_targets
+from ssd_tutorial.anchors import spec_to_dict
 from ssd_tutorial.augment import AUGMENTERS, DetectionDataset, make_dls
-from ssd_tutorial.body import make_body
+from ssd_tutorial.body import Body, make_body
 from ssd_tutorial.detector import TrainConfig, new_detector
 from ssd_tutorial.focal import make_focal
-from ssd_tutorial.grid import SSDLoss
+from ssd_tutorial.grid import SSDLoss, build_arch
 from ssd_tutorial.metrics import evaluate_found, truth_of
 from ssd_tutorial.nms import detect
 from ssd_tutorial.readers import DetectionData, generated_data, load_dataset, make_record, save_coco, save_voc, save_yolo
+from ssd_tutorial.ssd300 import SSD300_TORCHVISION, multibox
 from ssd_tutorial.training import cached_dls
 from timing import seconds
 
@@ -104,14 +107,41 @@ def peak_memory(B=32, steps=2):
     forward, backward = training_step(det, torch.optim.Adam(det.model.parameters(), 1e-4)); det.model.train()
     x,y = make_dls(data, bs=B).train.one_batch()
     for _ in range(steps): backward(forward(x, y))
+    return largest()
+
+
+def largest():
+    "Largest memory that this process ever had, in bytes"
     status = Path('/proc/self/status')  # Linux counts the memory of the parent in a child's ru_maxrss
     if status.exists(): return next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith('VmHWM'))*1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1024 if sys.platform!='darwin' else 1)
 
 
+def peak_ssd300(B=8, steps=2, theirs=False):
+    "The same of SSD300 at full width, or of torchvision's, on the same batch at 300 px"
+    data = generated_data('multiscale', B, 1); x,y = make_dls(data, 300, bs=B).train.one_batch(); C = len(data.vocab)-1
+    if theirs: model, images, real = ssd300(C), list(x), ssd_targets(y, 300.); lose = lambda: sum(model(images, real).values())
+    else:
+        model = build_arch(dict(arch='ssd300', spec=spec_to_dict(SSD300_TORCHVISION), n_classes=C), Body('ssd_vgg16', (2,3))).to(memory_format=torch.channels_last)
+        loss_func = SSDLoss(model.anchors, cls_loss=multibox); lose = lambda: loss_func(model(x.contiguous(memory_format=torch.channels_last)), y)
+    opt = torch.optim.SGD(model.train().parameters(), 1e-4, momentum=.9)
+    for _ in range(steps): loss = lose(); opt.zero_grad(); loss.backward(); opt.step()
+    return largest()
+
+
 def memory(quick=False):
     "`peak_memory` of a process of its own"
-    code = f'import sys; sys.path.insert(0, {str(HERE)!r}); import measures; print(measures.peak_memory({2 if quick else 32}, {1 if quick else 2}))'
+    return alone('peak_memory', 2 if quick else 32, 1 if quick else 2)
+
+
+def memory_ssd300(quick=False):
+    "`peak_ssd300` of ours and of torchvision's, each in a process of its own"
+    return {name: alone('peak_ssd300', 1 if quick else 8, 1 if quick else 2, theirs) for name,theirs in (('ours', False), ('torchvision', True))}
+
+
+def alone(name, *args):
+    "GiB that a function of this module gives in a process of its own"
+    code = f'import sys; sys.path.insert(0, {str(HERE)!r}); import measures; print(measures.{name}{args!r})'
     out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, cwd=HERE.parent, env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get('PYTHONPATH')]))})
     assert out.returncode==0, out.stderr[-2000:]
     return int(out.stdout.split()[-1])/2**30

@@ -1,4 +1,4 @@
-"""What the package is measured against: the plain loops that most tutorials write, right and not slowed down, but image by image
+"""What the package is measured against: the plain loops that most tutorials write, right and not slowed down, but image by image; and torchvision's SSD
 
 Each takes the same tensors as the package's function and gives the same figures; `run.py` asserts that before it takes the time.
 """
@@ -6,6 +6,9 @@ import contextlib, io
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.models.detection.ssd import SSD, DefaultBoxGenerator
 from torchvision.ops import box_iou
 
 VARIANCES = .1, .2
@@ -88,6 +91,42 @@ def detect_loop(preds, anchors, score=.05, overlap=.5, top_k=100, most=None):
         order = s.argsort(descending=True, stable=True)[:top_k]
         out.append(dict(boxes_xyxy=b[order], scores=s[order], labels=l[order]))
     return out
+
+
+def bare_ssd(n_classes):
+    "torchvision's SSD300 around nothing: for its matcher, its loss, and what it makes of the head's outputs"
+    body = nn.Identity(); body.out_channels = [1]*6
+    return SSD(body, DefaultBoxGenerator([[2],[2,3],[2,3],[2,3],[2],[2]]), (300,300), n_classes+1)
+
+
+def ssd_targets(targets, side=1.):
+    "A padded batch as torchvision wants it: one dict an image; side 1 leaves the boxes as fractions, which its matching, offsets and clipping do not mind"
+    return [dict(boxes=b[l>0]*side, labels=l[l>0]) for b,l in zip(targets['boxes_xyxy'], targets['labels'])]
+
+
+def ssd_learns(ssd, preds, real, anchors):
+    "torchvision's matching and loss, as its SSD calls them in training"
+    owner = [ssd.proposal_matcher(box_iou(t['boxes'], anchors)) for t in real]
+    losses = ssd.compute_loss(real, dict(cls_logits=preds[0], bbox_regression=preds[1]), [anchors]*len(real), owner)
+    return losses['classification']+losses['bbox_regression']
+
+
+def as_ours(found, side=1.): return [dict(boxes_xyxy=f['boxes']/side, scores=f['scores'], labels=f['labels']) for f in found]
+
+
+@torch.no_grad()
+def ssd_finds(ssd, preds, anchors):
+    "torchvision's decoding and suppression"
+    return as_ours(ssd.postprocess_detections(dict(cls_logits=preds[0], bbox_regression=preds[1]), [anchors]*len(preds[0]), [(1,1)]*len(preds[0])))
+
+
+@torch.no_grad()
+def ssd300(n_classes, seed=0):
+    "torchvision's SSD300 on VGG-16 with random weights, fc7 quieter and background louder, for numbers like a trained network's"
+    torch.manual_seed(seed); ssd = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=n_classes+1).eval()
+    ssd.backbone.extra[0][7][3].weight.mul_(.02)
+    for conv in ssd.head.classification_head.module_list: conv.bias.view(-1,n_classes+1)[:,0] += 6
+    return ssd
 
 
 def contest_tables(found, truths, n_classes):

@@ -10,12 +10,14 @@ def seconds(f, n=1):
     return (time.perf_counter()-start)/n
 
 
-def by_turns(ours, theirs, repeats=15, shortest=.01, tick=lambda: None):
-    "Median seconds of both; ours, referee, ours, referee, … after a warm-up, without garbage collection. Quick ones run several times a turn"
+def by_turns(ours, theirs, repeats=15, shortest=.01, tick=lambda: None, longest=60, fewest=5):
+    "Median seconds of both; ours, referee, ours, referee, … after a warm-up, without garbage collection. Quick ones run several times a turn; after `longest` seconds the `fewest` turns will do"
     each = [max(1, round(shortest/max(min(seconds(f), seconds(f) if repeats>1 else 1), 1e-6))) for f in (ours, theirs)]
     gc.collect(); gc.disable(); times = [], []
     try:
-        for _ in range(repeats):
+        start = time.perf_counter()
+        for i in range(repeats):
+            if i>=fewest and time.perf_counter()-start>longest: break
             for f,n,out in zip((ours, theirs), each, times): out.append(seconds(f, n))
             tick()
     finally: gc.enable()

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from .boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 
-# %% ../nbs/08_anchors.ipynb #c8bd8109
+# %% ../nbs/08_anchors.ipynb #0fb2fa30
 SHAPES_ONE = ((0.,0.,1.,1.),)
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class GridSpec:
     "One level: a grid of cells, and the shapes that every cell holds; ValueError where there is no cell or an empty shape"
     cells:int # along each side
     shapes:tuple=SHAPES_ONE # (x1,y1,x2,y2) in units of the cell, from its top left corner
+    pitch:float=None # side of a cell and distance to the next, a fraction of the image; None: 1/cells, which tiles it
 
     def __post_init__(self):
         if self.cells<1 or not len(self.shapes): raise ValueError(f'{self.cells} cells with {len(self.shapes)} shapes: give at least one of each.')
+        if self.pitch is not None and not self.pitch>0: raise ValueError(f'pitch={self.pitch}: the distance of two cells is a fraction of the image above 0.')
         bad = [s for s in self.shapes if len(s)!=4 or s[0]>=s[2] or s[1]>=s[3]]
         if bad: raise ValueError(f'Shape {tuple(bad[0])} is empty: give x1, y1, x2, y2 with x1 < x2 and y1 < y2.')
 
@@ -36,7 +38,7 @@ class GridSpec:
         "How many anchors this level holds"
         return self.cells**2*len(self.shapes)
 
-# %% ../nbs/08_anchors.ipynb #a690966a
+# %% ../nbs/08_anchors.ipynb #97b4aee2
 def level_anchors(
     level:GridSpec, # cells and shapes of one level
 )->Tensor: # (cells·cells·shapes,4) corners, fractions, not clipped; row by row, column by column, shape by shape
@@ -45,7 +47,8 @@ def level_anchors(
     step = torch.arange(level.cells, dtype=torch.float32)
     y,x = torch.meshgrid(step, step, indexing='ij')
     corner = torch.stack([x,y,x,y], -1).reshape(-1,1,4)
-    return ((corner+shapes)/level.cells).reshape(-1,4)
+    boxes = corner+shapes
+    return (boxes/level.cells if level.pitch is None else boxes*level.pitch).reshape(-1,4)
 
 # %% ../nbs/08_anchors.ipynb #3532fa97
 @dataclass(frozen=True)
@@ -69,18 +72,18 @@ def make_anchors(
     anchors = torch.cat([level_anchors(l) for l in spec.levels])
     return anchors.clamp(0,1) if spec.clip else anchors
 
-# %% ../nbs/08_anchors.ipynb #330f850e
+# %% ../nbs/08_anchors.ipynb #90777387
 def spec_to_dict(
     spec:AnchorSpec, # its levels, finest first
-)->dict: # levels (cells, shapes) and clip: numbers, lists and booleans only
+)->dict: # levels (cells, shapes, pitch) and clip: numbers, lists, booleans and None only
     "A description as JSON can hold it"
     return asdict(spec)
 
 def spec_from_dict(
-    d:dict, # of `spec_to_dict`, before or after JSON
+    d:dict, # of `spec_to_dict`, before or after JSON; a level without a pitch tiles the image
 )->AnchorSpec:
     "The description back from its dict"
-    levels = tuple(GridSpec(l['cells'], tuple(tuple(s) for s in l['shapes'])) for l in d['levels'])
+    levels = tuple(GridSpec(l['cells'], tuple(tuple(s) for s in l['shapes']), l.get('pitch')) for l in d['levels'])
     return AnchorSpec(levels, d['clip'])
 
 # %% ../nbs/08_anchors.ipynb #2256fbfe

@@ -117,7 +117,7 @@ def opt(
     "click's option; a default that exists is shown in the help"
     return click.option(*names, show_default='default' in settings, **settings)
 
-# %% ../nbs/91_cli.ipynb #6716e1de
+# %% ../nbs/91_cli.ipynb #80a22cc6
 _on_error = opt('--on-error', default='raise', type=click.Choice(['raise','fix','skip']), help='What to do with damaged records.')
 _zero_based = opt('--zero-based', is_flag=True, help='Corners of the VOC folder count from 0, not from 1.')
 _DATA_HELP = 'Folder of a VOC, COCO, fastai or YOLO data set; or generated, coco_tiny, pascal_2007, coco_2017.'
@@ -129,20 +129,23 @@ DATA_OPTIONS = (
     opt('--with-val', is_flag=True, help='Train on val as well: for a detector to ship, when all choices have been made.'),
     _on_error, _zero_based)
 NET_OPTIONS = (
-    opt('--arch', default='fpn', help='Architecture: fpn (lesson 16), multiscale (lesson 11) or grid (lesson 10).'),
+    opt('--arch', default='fpn', help='Architecture: fpn (lesson 16), multiscale (lesson 11), grid (lesson 10) or ssd300 (lesson 19; it wants 300 pixels, VGG-16, its own loss and augmentation unless told otherwise).'),
     opt('--size', default=224, type=click.IntRange(64, 2048), help='Side of the square input, pixels.'),
     opt('--body', default='efficientnet_lite0', help='Body: a name of BODIES, or any timm model with feature maps.'),
-    opt('--weights', default='imagenet', help='imagenet, none, or a FILE of weights.'))
+    opt('--weights', default='imagenet', help='imagenet, none, or a FILE of weights.'),
+    opt('--loss', default='focal', help='Classification loss: focal, bce, softmax, or multibox (lesson 19).'))
 
-# %% ../nbs/91_cli.ipynb #310c5598
+# %% ../nbs/91_cli.ipynb #8e007b53
 TRAIN_OPTIONS = (*DATA_OPTIONS, *NET_OPTIONS,
     opt('--epochs', type=click.IntRange(1), help='Epochs altogether.  [default: 16]'),
-    opt('--frozen-epochs', type=click.IntRange(0), help='How many of them with the body frozen, on cached maps.  [default: three quarters]'),
+    opt('--frozen-epochs', type=click.IntRange(0), help='How many of them with the body frozen, on cached maps.  [default: three quarters; ssd300: none]'),
     opt('--freeze-below', 'below', default=0, type=click.IntRange(0), help='Afterwards the layers up to this stride stay frozen, e.g. 8: faster.'),
     opt('--variants', default=4, type=click.IntRange(1), help='How often each picture is augmented anew for the frozen epochs.'),
+    opt('--augment', default='imgaug', help='How pictures are changed: imgaug (lesson 4), or ssd: as in the SSD paper.'),
     opt('--strength', default=.7, type=click.FloatRange(0, 1), help='Of augmentation: 0 flips only, 1 much.'),
-    opt('--lr', callback=learning_rate, help='Peak learning rate, or "find".  [default: 0.002]'),
-    opt('--unfrozen-lr', type=click.FloatRange(0, min_open=True), help='Peak of the heads after the frozen epochs; the body has a fifth.  [default: a quarter of --lr]'),
+    opt('--recipe', default='one-cycle', help='How weights are moved: one-cycle with Adam (lesson 6), or ssd: plain gradient descent in steps, as in the SSD paper.'),
+    opt('--lr', callback=learning_rate, help='Peak learning rate, or "find".  [default: 0.002; recipe ssd: 0.001]'),
+    opt('--unfrozen-lr', type=click.FloatRange(0, min_open=True), help='Peak of the heads after the frozen epochs; the body has a fifth.  [default: a quarter of --lr; recipe ssd: as --lr, for all]'),
     opt('--gamma', default=2., type=click.FloatRange(0), help='Of the focal loss: how fast a right answer loses its weight; 0: not at all.'),
     opt('--alpha', default=.25, type=click.FloatRange(0, 1, min_open=True, max_open=True), help='Of the focal loss: weight of what is there; the rest weighs 1-alpha.'),
     opt('--ema', default=0., type=click.FloatRange(0, 1, max_open=True), help='Decay of an average of the weights, e.g. 0.99; 0: none.'),
@@ -161,23 +164,28 @@ def train_options(
     for o in reversed(TRAIN_OPTIONS): f = o(f)
     return f
 
-# %% ../nbs/91_cli.ipynb #b6a8e6b6
+# %% ../nbs/91_cli.ipynb #08e2961b
 def _full_path(path):
     "A path that is there, from the root; anything else, a name for instance, as it is"
     full = os.path.abspath(os.path.expanduser(path)) if path else None
     return full if full and os.path.exists(full) else path
 
+def _base(args):
+    "What these arguments' architecture and recipe want where nothing is said"
+    from ssd_tutorial.detector import TrainConfig, as_wished
+    return as_wished(TrainConfig(**{k: args[k] for k in ('arch','recipe') if args.get(k)}))
+
+
 def meant(
     args:dict, # the command's arguments as click gives them
 )->dict: # as they were meant: folders by their full path, epochs and lr as numbers
     "Arguments of `train` in the form in which two runs can be compared"
-    from ssd_tutorial.detector import TrainConfig
-    base = TrainConfig()
+    base = _base(args)
     epochs, frozen = args.get('epochs') or base.frozen_epochs+base.epochs, args.get('frozen_epochs')
     return {**args, **{k: _full_path(args.get(k)) for k in ('data','negatives')}, 'lr': args.get('lr') or base.lr,
             'epochs': epochs, 'frozen_epochs': split_epochs(epochs, base)[0] if frozen is None else min(frozen, epochs)}
 
-# %% ../nbs/91_cli.ipynb #f267776c
+# %% ../nbs/91_cli.ipynb #261e1145
 def resumed_args(
     given:dict, # arguments that the user typed
     out, # where the detector goes
@@ -190,7 +198,7 @@ def resumed_args(
     for k in given:
         if k in was_all and now[k]!=was_all[k]:
             raise DetectorError(f'{path}: --{dict(bs="batch-size", num_workers="workers", below="freeze-below").get(k, k.replace("_","-"))} is {now[k]} here and was {was_all[k]} in the interrupted run. Leave it out to go on, or start anew without --resume.')
-    return was, Path(out).with_name(last['out'])
+    return {**{p.name: p.default for p in train.params if p.name not in ('out','resume')}, **was}, Path(out).with_name(last['out'])  # an older version had fewer
 
 # %% ../nbs/91_cli.ipynb #0061c0b6
 def stopped(
@@ -221,7 +229,7 @@ def explain_non_finite(
     wrote = [path.name]+[path.with_suffix('.png').name for fig in [error.report.draw(path.with_suffix('.png'))] if fig]
     click.echo(f'Error: {error.report}\nWrote {" and ".join(wrote)} beside {out}.', err=True); raise SystemExit(2)
 
-# %% ../nbs/91_cli.ipynb #83296382
+# %% ../nbs/91_cli.ipynb #ca66649f
 @main.command()
 @train_options
 @one_line_errors
@@ -236,6 +244,7 @@ def train(out, resume, **args):
     typed = click.get_current_context().get_parameter_source
     if resume: args, out = resumed_args({k: v for k,v in dict(args, out=out).items() if typed(k).name=='COMMANDLINE'}, out)
     elif not args['data']: raise click.UsageError("Missing option '--data'.")
+    else: args['asked'] = tuple(k for k in args if typed(k).name=='COMMANDLINE')
     from ssd_tutorial.training import NonFiniteLoss
     try: run_training(meant(args), out, resume)
     except KeyboardInterrupt: stopped(out)
@@ -261,21 +270,21 @@ def choice_text(
     if choice is None: return f'Nothing right was found on val, so no threshold could be chosen: predict reports from a score of {score:.2f}.'
     return f'predict will report from a score of {score:.2f}: the best F1 on val is {choice["f1"]:.2f}, at {choice["score"]:.2f} (precision {choice["precision"]:.2f}, recall {choice["recall"]:.2f}).'
 
-# %% ../nbs/91_cli.ipynb #3d46baf6
+# %% ../nbs/91_cli.ipynb #4cd87d73
 def run_training(
     args:dict, # of `meant`
     out, # where the detector goes
     resume:bool=False, # go on from last.ckpt
 ):
     "Read, train, save, measure, write the log"
-    from ssd_tutorial.detector import TrainConfig, last_path, read_last, train_detector
-    start, base, log = time.time(), TrainConfig(), Path(out).with_suffix('.json')
+    from ssd_tutorial.detector import TrainConfig, as_wished, last_path, read_last, train_detector
+    start, base, log = time.time(), _base(args), Path(out).with_suffix('.json')
     last = read_last(out) if resume else None
     if last and last['finished'] and log.is_file() and Path(out).is_file(): return click.echo(f'Nothing to go on with: the run of {last_path(out)} is finished ({len(last["rows"])} epochs); its detector is {out}.')
     frozen, unfrozen = args['frozen_epochs'], args['epochs']-args['frozen_epochs']
     rates = dict(lr=args['lr'], unfrozen_lr=args['unfrozen_lr'] or (base.unfrozen_lr if args['lr']=='find' else args['lr']*base.unfrozen_lr/base.lr))
     rest = {k: v for k,v in args.items() if k not in ('data','negatives','on_error','zero_based','epochs','frozen_epochs','lr','unfrozen_lr')}
-    cfg = replace(base, frozen_epochs=frozen, epochs=unfrozen, **rates, **rest)
+    cfg = as_wished(TrainConfig(frozen_epochs=frozen, epochs=unfrozen, **rates, **rest))
     data = read_data(args['data'], args['on_error'], args['seed'], args['zero_based'], args['negatives'])
     det,rows = train_detector(data, TrainConfig() if resume else cfg, True, out, resume, dict(args=args))
     report, choice = measure(det, data.valid); det.save(out)
@@ -294,16 +303,17 @@ def pick_detector(
     det = Detector.pretrained(); click.echo(f'With the detector that comes with the package ({", ".join(det.vocab[1:])}); name your own with --detector.')
     return det
 
-# %% ../nbs/91_cli.ipynb #7ff22fc4
+# %% ../nbs/91_cli.ipynb #68dd9ffa
 @main.command()
 @click.option('--data', required=True, help=_DATA_HELP)
 @click.option('--split', default='val', show_default=True, help='Which split.')
+@click.option('--protocol', default='coco', show_default=True, help='How detections are chosen: coco (suppression at IoU 0.5, 100 an image) or ssd (0.45, 200: the SSD paper).')
 @_DETECTOR
 @click.option('--json', 'json_path', type=click.Path(dir_okay=False), help='Write the figures here too.')
 @_on_error
 @_zero_based
 @one_line_errors
-def evaluate(data, split, detector, json_path, on_error, zero_based):
+def evaluate(data, split, protocol, detector, json_path, on_error, zero_based):
     """Measure a detector: mAP at IoU 0.5, COCO's mAP, VOC's, and every class.
 
     \b
@@ -311,7 +321,7 @@ def evaluate(data, split, detector, json_path, on_error, zero_based):
       ssd-tutorial evaluate --data VOCdevkit/VOC2007 --split val --detector detector.pt --json report.json
     """
     det = pick_detector(detector); loaded = read_data(data, on_error, zero_based=zero_based)
-    report = det.evaluate(loaded.split(split), loaded.vocab)
+    report = det.evaluate(loaded.split(split), loaded.vocab, protocol)
     click.echo(str(report))
     if json_path: write_json(json_path, report.to_dict())
 
@@ -431,7 +441,7 @@ def doctor(folder, out, json_path, size, zero_based):
     if json_path: write_json(json_path, found.to_dict())
     click.echo(f'\nWrote {out}: open it in a browser.')
 
-# %% ../nbs/91_cli.ipynb #24c9ac66
+# %% ../nbs/91_cli.ipynb #8e95949d
 @main.command()
 @click.option('--out', default='demo', show_default=True, type=click.Path(file_okay=False), help='Folder to write.')
 @click.option('--images', default=800, show_default=True, type=click.IntRange(16), help='Pictures to train on.')
@@ -453,7 +463,7 @@ def demo(out, images, seed):
     det,rows = train_detector(data, replace(DEMO, seed=seed))
     write_demo(det, data, rows, out, start)
 
-# %% ../nbs/91_cli.ipynb #7f19a0ad
+# %% ../nbs/91_cli.ipynb #98458d07
 def write_demo(
     det, # `Detector`
     data, # `DetectionData`

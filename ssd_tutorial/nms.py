@@ -5,13 +5,22 @@
 # %% auto #0
 __all__ = ['top_candidates', 'suppress', 'detect']
 
-# %% ../nbs/13_nms.ipynb #274c9e35
+# %% ../nbs/13_nms.ipynb #bd334edb
+import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 from .anchors import LogCoder
 from .grid import decode_candidates
 
-# %% ../nbs/13_nms.ipynb #3348314b
+# %% ../nbs/13_nms.ipynb #5f971a92
+def _bar(scores, most):
+    "(B,1,1) score of the last of the `most` best pairs of each image"
+    B,A,C = scores.shape; n = max(most, 1)
+    likely = scores.amax(2).topk(min(n, A)).indices  # the best pairs belong to the best anchors
+    pairs = scores.gather(1, likely[...,None].expand(-1,-1,C)).flatten(1)
+    return pairs.topk(min(n, pairs.shape[1])).values[:,-1,None,None]
+
+# %% ../nbs/13_nms.ipynb #f0d9fb06
 def top_candidates(
     scores:Tensor, # (B,A,C) probabilities 0–1; column c is label c+1
     boxes_xyxy:Tensor, # (B,A,4) corners, fractions
@@ -19,15 +28,25 @@ def top_candidates(
     most:int=1000, # candidates an image
 )->tuple: # image (M,) 0…B−1, boxes_xyxy (M,4), scores (M,), labels (M,) 1…C; image by image, best first
     "The best anchor–class pairs of each image over a threshold; of equal scores the earlier anchor comes first"
-    B,A,C = scores.shape
-    anchors = scores.amax(2).topk(min(most, A)).indices.sort().values  # the best pairs belong to the best anchors: no need to sort millions
-    flat = scores.gather(1, anchors[...,None].expand(-1,-1,C)).flatten(1)
-    at = flat.topk(min(most, flat.shape[1])).indices.sort().values  # topk leaves the order of equal scores open: start from the anchors' order
-    best,order = flat.gather(1, at).sort(descending=True, stable=True); at = at.gather(1, order)
-    image,rank = (best>score).nonzero(as_tuple=True); at = at[image,rank]
-    return image, boxes_xyxy[image, anchors[image, at//C]], best[image,rank], at%C+1
+    over = scores>score
+    if int(over.sum())>4*most*len(scores): over &= scores>=_bar(scores, most)  # do not sort millions
+    image,anchor,column = over.nonzero(as_tuple=True); best = scores[image,anchor,column]
+    order = best.argsort(descending=True, stable=True); order = order[image[order].argsort(stable=True)]
+    counts = image.bincount(minlength=len(scores))
+    rank = torch.arange(len(order), device=order.device)-(counts.cumsum(0)-counts)[image]  # `image` is in order before and after
+    order = order[rank<most]; image,anchor = image[order],anchor[order]
+    return image, boxes_xyxy[image,anchor], best[order], column[order]+1
 
-# %% ../nbs/13_nms.ipynb #528fc86f
+# %% ../nbs/13_nms.ipynb #283721ab
+def _survivors(boxes_xyxy, scores, labels, overlap, top_k):
+    "Places of the first `top_k` that suppression leaves of one image's candidates, which stand best first"
+    n = len(scores) if top_k is None else 4*max(top_k, 1)
+    while True:
+        kept = batched_nms(boxes_xyxy[:n].double(), scores[:n].double(), labels[:n], overlap).sort().values[:top_k]
+        if n>=len(scores) or len(kept)==top_k: return kept
+        n *= 2  # the best alone are too few
+
+# %% ../nbs/13_nms.ipynb #0a3aa507
 def suppress(
     image:Tensor, # (M,) which image each candidate lies in, see `top_candidates`
     boxes_xyxy:Tensor, # (M,4) corners, fractions
@@ -43,7 +62,7 @@ def suppress(
     order = scores.argsort(descending=True, stable=True); order = order[image[order].argsort(stable=True)]
     counts, found = image.bincount(minlength=n_images).tolist(), []
     for b,s,l in zip(*(x[order].split(counts) for x in (boxes_xyxy, scores, labels))):
-        keep = slice(None) if overlap is None else batched_nms(b.double(), s.double(), l, overlap).sort().values
+        keep = slice(None) if overlap is None else _survivors(b, s, l, overlap, top_k)
         found.append({k: x[keep][:top_k] for k,x in dict(boxes_xyxy=b, scores=s, labels=l).items()})
     return found
 

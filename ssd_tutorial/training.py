@@ -10,7 +10,7 @@ __all__ = ['progress_bar', 'CachedFeatures', 'collate_maps', 'CachedLoader', 'ca
            'fit_two_phase', 'WriteError', 'save_whole', 'clear_parts', 'loader_state', 'set_loader_state',
            'training_state', 'load_training_state', 'SaveLast']
 
-# %% ../nbs/06_training.ipynb #eb05b04b
+# %% ../nbs/06_training.ipynb #eda19a4c
 import contextlib, ctypes, io, os, random, sys, tempfile, time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 from fastcore.basics import noop, patch
+
+# %% ../nbs/06_training.ipynb #6f1a1064
 from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import lr_find, fit_one_cycle  # noqa: F401 they patch Learner
@@ -25,6 +27,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Metric
+from fastai.optimizer import Adam
 from fastai.torch_core import to_float
 from fastai.metrics import AvgMetric
 from timm.utils import ModelEmaV3
@@ -570,7 +573,7 @@ def body_and_head(
     body = list(model.body.parameters()); known = {id(p) for p in body}
     return [body, [p for p in model.parameters() if id(p) not in known]]
 
-# %% ../nbs/06_training.ipynb #da36ddf4
+# %% ../nbs/06_training.ipynb #ea6ad2a8
 def make_learner(
     dls, # of `make_dls` or `cached_dls`
     model:nn.Module, # with a `body`
@@ -578,6 +581,8 @@ def make_learner(
     metrics=(), # fastai metrics
     wd:float=.01, # weight decay
     clip:float=5., # largest norm of the gradient
+    opt_func=Adam, # makes the optimiser
+    splitter=body_and_head, # model → groups of parameters, those of the body in the first half
     best_by:str=None, # figure whose best epoch is kept, e.g. 'map50'; see `KeepBest`
     cbs=(), # more callbacks
     path=None, # folder for the files of `lr_find` and `learn.save`; None: the system's temporary folder
@@ -586,17 +591,16 @@ def make_learner(
     cbs = [StopOnNonFinite(), GradientClip(clip), *cbs]
     if best_by: cbs.append(KeepBest(monitor=best_by, reset_on_fit=False))
     if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision())
-    return Learner(dls, model, loss_func, splitter=body_and_head, metrics=list(metrics), cbs=cbs, wd=wd, train_bn=False, path=path or tempfile.gettempdir())
+    return Learner(dls, model, loss_func, opt_func=opt_func, splitter=splitter, metrics=list(metrics), cbs=cbs, wd=wd, train_bn=False, path=path or tempfile.gettempdir())
 
-# %% ../nbs/06_training.ipynb #d67f0828
+# %% ../nbs/06_training.ipynb #44edac75
 def freeze_body(
     learn, # a Learner of `make_learner`
     frozen:bool=True, # False: let it learn
     below:int=0, # with frozen=False: stride up to which the body stays frozen, see `Body.freeze`
 ):
     "Freeze or unfreeze the body: gradients, batch norm and fastai's groups agree"
-    if frozen: learn.freeze()
-    else: learn.unfreeze()
+    learn.freeze_to(len(learn.splitter(learn.model))//2 if frozen else 0)
     learn.model.body.freeze(frozen, below)
 
 # %% ../nbs/06_training.ipynb #7db14d6c

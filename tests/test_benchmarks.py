@@ -79,6 +79,16 @@ def test_floors_and_limits():
     assert 'limit' in run.fault({**row, 'floor': 2, 'limit_s': .5})
 
 
+def test_memory_has_limits():
+    fine = dict(peak_memory_gib=2.9, ssd300_memory_gib=dict(ours=2., torchvision=2.)); assert not run.too_large(fine)
+    assert 'limit 3' in run.too_large({**fine, 'peak_memory_gib': 3.})[0]
+    more = {**fine, 'ssd300_memory_gib': dict(ours=2.1, torchvision=2.)}; assert "torchvision's 2.000" in run.too_large(more)[0] and not run.too_large(more, quick=True)
+
+
+def test_slow_rows_take_fewer_turns():
+    turns = []; timing.by_turns(lambda: None, lambda: None, repeats=9, shortest=0, tick=lambda: turns.append(1), longest=0, fewest=3); assert len(turns)==3
+
+
 def test_slope_of_proportional_growth():
     assert growth.slope([1,10,100,1000,10000], [5,10,100,1000,10000])==pytest.approx(1)
     assert growth.too_steep(dict(objects=dict(slope=dict(detect=1.5, match=1.))))==['detect against objects: slope 1.50']
