@@ -284,6 +284,7 @@ def run_training(
     frozen, unfrozen = args['frozen_epochs'], args['epochs']-args['frozen_epochs']
     rates = dict(lr=args['lr'], unfrozen_lr=args['unfrozen_lr'] or (base.unfrozen_lr if args['lr']=='find' else args['lr']*base.unfrozen_lr/base.lr))
     rest = {k: v for k,v in args.items() if k not in ('data','negatives','on_error','zero_based','epochs','frozen_epochs','lr','unfrozen_lr')}
+    rest['asked'] = (*args.get('asked', ()), 'frozen_epochs', 'epochs', *rates)  # `meant` has heard the wishes of these
     cfg = as_wished(TrainConfig(frozen_epochs=frozen, epochs=unfrozen, **rates, **rest))
     data = read_data(args['data'], args['on_error'], args['seed'], args['zero_based'], args['negatives'])
     det,rows = train_detector(data, TrainConfig() if resume else cfg, True, out, resume, dict(args=args))

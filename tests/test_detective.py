@@ -139,7 +139,7 @@ def test_batch_norm_is_left_alone():
 @pytest.fixture
 def plain_loaders(monkeypatch):
     "Augmentation drops a box that is no box; here it is off"
-    monkeypatch.setattr(detector, 'make_dls', lambda data, size, bs, strength, *rest: make_dls(data, size, bs, None, *rest))
+    monkeypatch.setattr(detector, 'make_dls', lambda data, size, bs, strength, *rest, **kw: make_dls(data, size, bs, None, *rest, **kw))
 
 
 def test_names_and_pictures_of_a_whole_run(tmp_path, plain_loaders):

@@ -146,7 +146,8 @@ def folder(data, tmp_path_factory):
 ARGS = ['--data','voc','--size','64','--epochs','10','--batch-size','8','--seed','1']
 
 SLOWLY = '''
-import time, torch; torch.set_num_threads(1)
+import signal, time, torch; torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
 from ssd_tutorial.cli import main
 from ssd_tutorial.detector import RunFiles
 quick = RunFiles.epoch_done

@@ -267,6 +267,8 @@ def test_what_was_asked_for_stands(folder, tmp_path):
     assert r.exit_code==0, r.output
     assert [settings[k] for k in ('body','loss','recipe','lr','unfrozen_lr','epochs','frozen_epochs')]==['efficientnet_lite0', 'focal', 'ssd', 1e-3, 1e-3, 4, 0]
     assert Detector.load(tmp_path/'d.pt').activation=='sigmoid'
+    _, settings = command(folder, tmp_path/'f.pt', '--body', 'efficientnet_lite0', '--frozen-epochs', '12', '--variants', '1', '--max-steps', '1')  # 12 is a default elsewhere
+    assert [settings[k] for k in ('frozen_epochs','epochs','augment')]==[12, 4, 'ssd']
     for args,what in ((['--size','224','--weights','none'], '--size 300'), (['--loss','dice'], "No loss 'dice'"), (['--recipe','stew'], "No recipe 'stew'"), (['--augment','none','--body','efficientnet_lite0'], 'choose from imgaug, ssd')):
         r,_ = command(folder, tmp_path/'e.pt', *args, '--max-steps', '1')
         assert r.exit_code==2 and what in r.output, r.output
