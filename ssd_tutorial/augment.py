@@ -138,13 +138,15 @@ def make_target(
                 size_hw=torch.tensor(record.size_hw), image_id=torch.tensor(record.image_id))
 
 # %% ../nbs/04_augment.ipynb #8a90ad2d
+def _rescaled(boxes_px, size_wh, new_wh): return boxes_px*np.tile(np.divide(new_wh, size_wh, dtype=np.float32), 2)
+
+
 def to_square(
     record:Record, # picture and boxes
     size:int, # pixels of the square
 )->tuple: # (S,S,3) uint8, (N,4) float32 corners, pixels of the square
     "Picture and boxes of a record, stretched to a square"
-    img, (h,w) = np.array(resize_square(record.load(at_least=2*size), size)), record.size_hw
-    return img, record.boxes_px*(size/np.array([w,h,w,h], np.float32))
+    return np.array(resize_square(record.load(at_least=2*size), size)), _rescaled(record.boxes_px, record.size_hw[::-1], (size,size))
 
 # %% ../nbs/04_augment.ipynb #d42107b0
 @dataclass
@@ -292,8 +294,6 @@ def ssd_augmenter(
     return v2.Compose([steps[n] for n in SSD_AUGMENTERS if n in names and (strength>0 or n=='flip')] or [v2.Identity()])
 
 # %% ../nbs/04_augment.ipynb #e22093ff
-def _rescaled(boxes_px, size_wh, new_wh): return boxes_px*np.tile(np.divide(new_wh, size_wh, dtype=np.float32), 2)
-
 def _ssd_draw(augmenter, img, boxes_px, crowd):
     "One draw: a PIL image and its boxes, pixels; all zeros where a box has left"
     from torchvision import tv_tensors

@@ -130,7 +130,7 @@ WISHES = {}  # name → what the architecture asks for where nobody asks otherwi
 def register_arch(
     name:str, # under which a saved detector asks for its builder
     spec=None, # cells of the body's maps, finest first → `AnchorSpec`; None: whoever builds it brings a spec
-    **wishes, # what it asks for where nobody asks otherwise: body, levels, size, activation, cls_loss
+    **wishes, # what it asks for where nobody asks otherwise: levels of the body, and settings of lesson 15's `TrainConfig`
 ): # a decorator
     "Make an architecture known, so that a saved detector can be built again, and a new one begun"
     def note(build): ARCHS[name] = build; SPECS[name] = spec; WISHES[name] = wishes; return build

@@ -20,6 +20,11 @@ def _bar(scores, most):
     pairs = scores.gather(1, likely[...,None].expand(-1,-1,C)).flatten(1)
     return pairs.topk(min(n, pairs.shape[1])).values[:,-1,None,None]
 
+def _best_first(image, scores):
+    "Places of candidates image by image, in each the best first; equal scores stay as they stood"
+    order = scores.argsort(descending=True, stable=True)
+    return order[image[order].argsort(stable=True)]
+
 # %% ../nbs/13_nms.ipynb #f0d9fb06
 def top_candidates(
     scores:Tensor, # (B,A,C) probabilities 0–1; column c is label c+1
@@ -31,8 +36,7 @@ def top_candidates(
     over = scores>score
     if int(over.sum())>4*most*len(scores): over &= scores>=_bar(scores, most)  # do not sort millions
     image,anchor,column = over.nonzero(as_tuple=True); best = scores[image,anchor,column]
-    order = best.argsort(descending=True, stable=True); order = order[image[order].argsort(stable=True)]
-    counts = image.bincount(minlength=len(scores))
+    order, counts = _best_first(image, best), image.bincount(minlength=len(scores))
     rank = torch.arange(len(order), device=order.device)-(counts.cumsum(0)-counts)[image]  # `image` is in order before and after
     order = order[rank<most]; image,anchor = image[order],anchor[order]
     return image, boxes_xyxy[image,anchor], best[order], column[order]+1
@@ -59,7 +63,7 @@ def suppress(
     "Non-maximum suppression of a whole batch, image by image, all classes of an image in one call"
     if boxes_xyxy.device.type=='mps': image,boxes_xyxy,scores,labels = (x.cpu() for x in (image,boxes_xyxy,scores,labels))  # no float64 there
     if n_images is None: n_images = int(image.max())+1 if len(image) else 0
-    order = scores.argsort(descending=True, stable=True); order = order[image[order].argsort(stable=True)]
+    order = _best_first(image, scores)
     counts, found = image.bincount(minlength=n_images).tolist(), []
     for b,s,l in zip(*(x[order].split(counts) for x in (boxes_xyxy, scores, labels))):
         keep = slice(None) if overlap is None else _survivors(b, s, l, overlap, top_k)

@@ -305,12 +305,12 @@ def from_tutorial_state(
     return _renamed(state, 2, 'rescale_factors', (.485,.456,.406), (.229,.224,.225))
 
 # %% ../nbs/19_ssd300.ipynb #dc198e5a
-def _published(name):
+def _published():
     "The published weights; DetectorError with what to do where they cannot be had"
     weights = SSD300_VGG16_Weights.COCO_V1
     try: return weights.get_state_dict(progress=True, check_hash=True)
     except Exception as e:
-        raise DetectorError(f'The weights of {name} could not be fetched ({type(e).__name__}). Download {weights.url} and pass state=torch.load(FILE), '
+        raise DetectorError(f'The weights of ssd300_vgg16 could not be fetched ({type(e).__name__}). Download {weights.url} and pass state=torch.load(FILE), '
                             'or use Detector.pretrained(), whose weights are installed.') from None
 
 # %% ../nbs/19_ssd300.ipynb #21dea374
@@ -318,7 +318,7 @@ def coco_ssd300(
     state:dict=None, # 91-column weights in torchvision's layout; None: the published ones, fetched
 )->Detector: # 80 classes with COCO's names and category ids
     "torchvision's SSD300 for COCO; DetectorError where the weights cannot be had or have other columns, WeightsError where they are of another network"
-    state = from_torchvision_state(_published('ssd300_vgg16') if state is None else state)
+    state = from_torchvision_state(_published() if state is None else state)
     n = len(state['heads.0.cls.bias'])//len(SSD300_TORCHVISION.levels[0].shapes)
     if n!=len(COCO_COLUMNS): raise DetectorError(f'The weights have {n} columns, COCO has {len(COCO_COLUMNS)}. Use build_arch and from_torchvision_state for other classes.')
     desc = dict(arch='ssd300', body='ssd_vgg16', levels=[2,3], n_classes=n-1, activation='softmax', antialias=False,

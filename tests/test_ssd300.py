@@ -1,15 +1,15 @@
 "SSD300: the same as torchvision's, layer by layer, and where it differs on purpose; it learns, and the command knows it"
-import json
+import json, sys
 from dataclasses import replace
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
-from torchvision.models.detection import _utils as theirs, ssd300_vgg16
+from torchvision.models.detection import _utils as theirs
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.ssd import SSD
 from ssd_tutorial.anchors import AnchorSpec, GridSpec, LogCoder, level_anchors, make_anchors, spec_from_dict, spec_to_dict
 from ssd_tutorial.cli import main
 from ssd_tutorial.body import Body, NETS, WeightsError, load_body_weights, make_body
@@ -21,17 +21,17 @@ from ssd_tutorial.readers import generated_data, save_voc
 from ssd_tutorial.ssd300 import (COCO_IDS, LAYERS, SSD300_TORCHVISION, SSD300_TUTORIAL, VGGMaps, decimate, fc_to_conv, from_torchvision_state,
                                  from_tutorial_state, hard_negatives, multibox, ssd300_model)
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
+from referees import bare_ssd, ssd300, ssd_targets  # noqa: E402
+
 NARROW = dict(arch='ssd300', spec=spec_to_dict(SSD300_TUTORIAL), n_classes=5)
 
 
 @pytest.fixture(scope='module')
 def twins():
     "torchvision's model with random weights, four columns, and ours with the same; what each says of one picture"
-    torch.manual_seed(3); tv = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=4).eval(); out = {}
-    with torch.no_grad():
-        tv.backbone.extra[0][7][3].weight.mul_(.02)  # quiet enough for numbers like a trained network's
-        tv.backbone.scale_weight.add_(torch.rand(512))
-        for conv in tv.head.classification_head.module_list: conv.bias.view(-1,4)[:,0] += 6
+    tv, out = ssd300(3, seed=3), {}
+    with torch.no_grad(): tv.backbone.scale_weight.add_(torch.rand(512))
     ours = build_arch(dict(NARROW, spec=spec_to_dict(SSD300_TORCHVISION), n_classes=3), Body('ssd_vgg16', (2,3))).eval()
     ours.load_state_dict(from_torchvision_state(tv.state_dict()))
     tv.head.register_forward_hook(lambda m,i,o: out.update(o)); tv.anchor_generator.register_forward_hook(lambda m,i,o: out.update(anchors=o[0]))
@@ -92,14 +92,11 @@ def test_coder_is_torchvisions():
 
 
 @pytest.fixture(scope='module')
-def their_ssd():
-    "torchvision's SSD around nothing: for its loss and its matcher"
-    back = nn.Identity(); back.out_channels = [4]*6
-    return SSD(back, DefaultBoxGenerator([[2],[2,3],[2,3],[2,3],[2],[2]]), (300,300), 6)
+def their_ssd(): return bare_ssd(5)
 
 
 def their_loss(ssd, preds, targets, anchors):
-    real = [dict(boxes=b[l>0]*300, labels=l[l>0]) for b,l in zip(targets['boxes_xyxy'], targets['labels'])]
+    real = ssd_targets(targets, 300)
     owner = [ssd.proposal_matcher(iou(t['boxes']/300, anchors)) if len(t['boxes']) else torch.full((len(anchors),), -1) for t in real]
     loss = ssd.compute_loss(real, dict(cls_logits=preds[0], bbox_regression=preds[1]), [anchors*300]*len(real), owner)
     return loss['classification'], loss['bbox_regression']
