@@ -9,7 +9,7 @@
 Each row trains on `train` and is measured on `val`. Rows are written as they end, so a run may be stopped and started
 again; the maps of a frozen body are kept in --cache and shared between the rows that have the same pictures.
 """
-import argparse, json, statistics, sys, time, warnings
+import argparse, json, os, statistics, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ ROWS = dict([  # name → (what it asks, what it changes of BASE)
     ('gamma0', ('balanced cross-entropy in place of focal loss', dict(gamma=0.))),
     ('gamma1', ('a milder focal loss', dict(gamma=1.))),
     ('alpha.5', ('yes and no weigh the same', dict(alpha=.5))),
+    ('multibox', ('softmax and hard negatives (lesson 19) in place of focal loss', dict(loss='multibox'))),
     ('strength0', ('flips only', dict(strength=0.))),
     ('strength.35', ('half the augmentation', dict(strength=.35))),
     ('strength1', ('all the augmentation', dict(strength=1.))),
@@ -85,6 +86,11 @@ def maps_of(det, dls, cfg, folder, data):
     return torch.load(path, weights_only=False)  # our own file
 
 
+def core_minutes():
+    "Minutes one core has worked so far for this process and the workers that have ended: a busy machine does not lengthen them"
+    return sum(os.times()[:4])/60
+
+
 def milliseconds(det, record, n=20):
     "One picture, from pixels to boxes after suppression; median"
     x, times = to_input(record.load(), det.size)[None], []
@@ -94,11 +100,11 @@ def milliseconds(det, record, n=20):
 
 def measure(name, seed, data, args):
     "Train one row and measure it"
-    cfg = replace(BASE, seed=seed, max_steps=args.max_steps, **ROWS[name][1]); start = time.time(); set_seed(seed)
+    cfg = replace(BASE, seed=seed, max_steps=args.max_steps, **ROWS[name][1]); start = core_minutes(); set_seed(seed)
     det = new_detector(data, cfg); dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, cfg.num_workers, cfg.seed); det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable())
     for phase in plan_phases(cfg): run_phase(learn, dls, phase, cfg, maps=maps_of(det, dls, cfg, args.cache, data) if phase[3] else None)
-    det.model.load_state_dict(shown_model(learn).state_dict()); minutes = (time.time()-start)/60
+    det.model.load_state_dict(shown_model(learn).state_dict()); minutes = core_minutes()-start
     r = det.evaluate(data.valid)
     reach = coverage_report(data.valid, det.model.anchors.cpu(), data.vocab)['all'][0]
     return dict(row=name, seed=seed, changes=ROWS[name][1], anchors=len(det.model.anchors), reach=reach, map50=r.map50, map=r.map, **r.by_size,

@@ -270,7 +270,7 @@ def choice_text(
     if choice is None: return f'Nothing right was found on val, so no threshold could be chosen: predict reports from a score of {score:.2f}.'
     return f'predict will report from a score of {score:.2f}: the best F1 on val is {choice["f1"]:.2f}, at {choice["score"]:.2f} (precision {choice["precision"]:.2f}, recall {choice["recall"]:.2f}).'
 
-# %% ../nbs/91_cli.ipynb #4cd87d73
+# %% ../nbs/91_cli.ipynb #a91b2660
 def run_training(
     args:dict, # of `meant`
     out, # where the detector goes
@@ -292,14 +292,16 @@ def run_training(
     write_json(log, dict(settings=cfg.__dict__, report=report.to_dict(), score=choice, epochs=rows))
     click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n\nWrote {out} ({Path(out).stat().st_size/1e6:.1f} MB) and {log.name} after {(time.time()-start)/60:.1f} minutes.')
 
-# %% ../nbs/91_cli.ipynb #533c199b
-_DETECTOR = opt('--detector', help='A saved detector.  [default: the one that comes with the package]')
+# %% ../nbs/91_cli.ipynb #46c152a2
+_DETECTOR = opt('--detector', help="A saved detector, or ssd300_vgg16: torchvision's for the 80 classes of COCO, fetched once.  [default: the one that comes with the package]")
 
 def pick_detector(
-    path=None, # of `Detector.save`; None: the one that comes with the package
+    path=None, # of `Detector.save`; a name of `FROM_TORCHVISION`, if there is no such file; None: the one that comes with the package
 ): # `Detector`
     "The detector to use, and, where nobody named one, which it is"
     from ssd_tutorial.detector import Detector
+    from ssd_tutorial.ssd300 import FROM_TORCHVISION  # with its entry
+    if path in FROM_TORCHVISION and not Path(path).exists(): return Detector.from_torchvision(path)
     if path: return Detector.load(path)
     det = Detector.pretrained(); click.echo(f'With the detector that comes with the package ({", ".join(det.vocab[1:])}); name your own with --detector.')
     return det

@@ -34,8 +34,8 @@ from .grid import ARCHS, SPECS, WISHES, SSDLoss, bce, build_arch, softmax_loss
 from .metrics import PROTOCOL, evaluate_found, truth_of
 from .nms import detect
 from .readers import DataError, Record, list_images, open_image, upright_hw
-from .training import (AverageWeights, BFloat16, EpochTable, LossPart, MeanAP, NonFiniteLoss, SaveLast, StopAfter, body_and_head, cached_dls,
-                                   choose_lr, clear_parts, freeze_body, keep_memory, load_training_state, loader_state, make_learner,
+from .training import (AverageWeights, BFloat16, EpochTable, LossPart, MeanAP, NonFiniteLoss, SaveLast, StopAfter, body_and_head,
+                                   choose_lr, clear_parts, freeze_body, frozen_dls, keep_memory, load_training_state, loader_state, make_learner,
                                    progress_bar, save_whole, set_loader_state, shown_model, training_state)
 
 # %% ../nbs/15_detector.ipynb #0d65a2f8
@@ -458,11 +458,11 @@ def run_phase(
     go_on=None, # (learning rate, state) to go on from within this phase; None: from its start
     maps=None, # `cached_dls` of these images, where somebody has made them; None: they are made here
 ):
-    "One phase of the recipe: on cached maps where the body is frozen"
+    "One phase of the recipe: on cached maps where the body is frozen, if they fit into memory (see `frozen_dls`)"
     name, epochs, lr, frozen = phase
     learn.epoch_table.phase = name
     freeze_body(learn, frozen, 0 if frozen else cfg.below)
-    learn.dls = (maps or cached_dls(learn.model.body, dls, cfg.variants, progress, bf16=cfg.bf16)) if frozen else dls
+    learn.dls = (maps or frozen_dls(learn.model.body, dls, cfg.variants, progress, cfg.bf16)) if frozen else dls
     if go_on: lr = go_on[0]
     elif lr=='find': lr = find_lr(learn)
     cbs = ([SaveLast(lambda state: save(lr, state), go_on and go_on[1])] if save else [])+([BFloat16()] if cfg.bf16 else [])

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -66,6 +68,15 @@ def test_as_if_nothing_had_happened(data, case, tmp_path):
     assert apart(det, whole)<=1e-5 and plain(again)==plain(rows)
     assert apart(Detector.load(out), whole)<=1e-5 and read_last(out)['finished'] and len(read_last(out)['rows'])==len(rows)
     assert sorted(p.name for p in tmp_path.iterdir())==['d.pt','last.ckpt']
+
+
+def test_where_the_maps_do_not_fit(data, tmp_path, monkeypatch, capsys):
+    cfg = TrainConfig(**{**SMALL, 'epochs': 0}); cached = train(data, cfg)[1]
+    monkeypatch.setattr(psutil, 'virtual_memory', lambda: SimpleNamespace(available=10**5))
+    whole, rows = train_detector(data, cfg); assert '0.0001 GB are free: nothing is cached' in capsys.readouterr().out
+    assert [r['epoch'] for r in rows]==[1,2] and plain(rows)!=plain(cached)  # other augmentation, another order
+    assert train(data, cfg, tmp_path/'d.pt', (1,1)) is None
+    again, more = train(data, cfg, tmp_path/'d.pt', resume=True); assert plain(more)==plain(rows) and apart(again, whole)==0
 
 
 def test_steps_agree(data, tmp_path):
