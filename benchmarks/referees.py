@@ -129,6 +129,32 @@ def ssd300(n_classes, seed=0):
     return ssd
 
 
+class TutorialSSD(nn.Module):
+    "SSD300 under the names and in the order of the 8732-anchor tutorial, random weights: (B,8732,4) offsets, (B,8732,n) logits, background first"
+    def __init__(self, n, width=1/8):
+        super().__init__(); c = lambda k: int(k*width); conv = lambda i,o,k,**kw: nn.Conv2d(i, o, k, **kw)
+        self.base, self.aux_convs, self.pred_convs, last = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict(), 3
+        for block,(k,out) in enumerate(((2,64),(2,128),(3,256),(3,512),(3,512)), 1):
+            for i in range(1, k+1): self.base[f'conv{block}_{i}'] = conv(last, c(out), 3, padding=1); last = c(out)
+        self.base['conv6'], self.base['conv7'] = conv(last, c(1024), 3, padding=6, dilation=6), conv(c(1024), c(1024), 1)
+        self.rescale_factors = nn.Parameter(torch.rand(1,c(512),1,1)*20); wide, last = [c(512),c(1024)], c(1024)
+        for b,(mid,out,kw) in enumerate(((256,512,dict(stride=2, padding=1)), (128,256,dict(stride=2, padding=1)), (128,256,{}), (128,256,{})), 8):
+            self.aux_convs[f'conv{b}_1'], self.aux_convs[f'conv{b}_2'] = conv(last, c(mid), 1), conv(c(mid), c(out), 3, **kw); last = c(out); wide.append(last)
+        for m,i,k in zip(('conv4_3','conv7','conv8_2','conv9_2','conv10_2','conv11_2'), wide, (4,6,6,6,4,4)):
+            self.pred_convs[f'loc_{m}'], self.pred_convs[f'cl_{m}'] = conv(i, 4*k, 3, padding=1), conv(i, n*k, 3, padding=1)
+        for p in self.parameters():
+            if p.ndim==4 and p.shape[0]>1: nn.init.kaiming_normal_(p)
+
+    def forward(self, x): # (B,3,300,300), normalised as ImageNet's
+        step = lambda x,*names: [x := self.base[f'conv{n}'](x).relu() for n in names][-1]; pool = F.max_pool2d
+        x = pool(step(x, '1_1', '1_2'), 2); x = pool(step(x, '2_1', '2_2'), 2); x = pool(step(x, '3_1', '3_2', '3_3'), 2, ceil_mode=True)
+        x = step(x, '4_1', '4_2', '4_3'); maps = {'conv4_3': x/x.pow(2).sum(1, keepdim=True).sqrt()*self.rescale_factors}
+        x = pool(step(pool(x, 2), '5_1', '5_2', '5_3'), 3, 1, 1); x = maps['conv7'] = step(x, '6', '7')
+        for b in (8,9,10,11): x = maps[f'conv{b}_2'] = self.aux_convs[f'conv{b}_2'](self.aux_convs[f'conv{b}_1'](x).relu()).relu()
+        flat = lambda y,k: y.permute(0,2,3,1).reshape(len(y), -1, k); n = len(self.pred_convs['cl_conv7'].bias)//6
+        return tuple(torch.cat([flat(self.pred_convs[f'{head}_{m}'](f), k) for m,f in maps.items()], 1) for head,k in (('loc',4),('cl',n)))
+
+
 def contest_tables(found, truths, n_classes):
     "What pycocotools reads: its objects for the truth and for the detections, loaded and indexed"
     from pycocotools.coco import COCO

@@ -137,7 +137,7 @@ def make_target(
                 difficult=pick(record.difficult, torch.bool), crowd=pick(record.crowd, torch.bool),
                 size_hw=torch.tensor(record.size_hw), image_id=torch.tensor(record.image_id))
 
-# %% ../nbs/04_augment.ipynb #8a90ad2d
+# %% ../nbs/04_augment.ipynb #97153ae2
 def _rescaled(boxes_px, size_wh, new_wh): return boxes_px*np.tile(np.divide(new_wh, size_wh, dtype=np.float32), 2)
 
 
@@ -273,7 +273,17 @@ def _iou_crop(min_scale):
         _get_params = make_params  # its name before torchvision 0.21
     return RandomIoUCrop(min_scale=min_scale)
 
-# %% ../nbs/04_augment.ipynb #d73815a1
+# %% ../nbs/04_augment.ipynb #4ffc983d
+def _distort(strength):
+    "torchvision's photometric distortion without its exchange of colour channels: the library's idea, not in the authors' script"
+    from torchvision.transforms import v2
+    around = lambda far: (1-far*strength, 1+far*strength)
+    class RandomPhotometricDistort(v2.RandomPhotometricDistort):
+        def transform(self, inpt, params): return super().transform(inpt, dict(params, channel_permutation=None))
+        def _transform(self, inpt, params): return super()._transform(inpt, dict(params, channel_permutation=None))  # its name before torchvision 0.21
+    return RandomPhotometricDistort(around(.125), around(.5), around(.5), (-.05*strength,.05*strength), .5*strength)
+
+# %% ../nbs/04_augment.ipynb #3233980e
 SSD_AUGMENTERS = ('distort','zoom_out','crop','flip')
 MEAN_RGB = (124,116,104)  # of ImageNet, 0–255
 
@@ -287,13 +297,12 @@ def ssd_augmenter(
     unknown = [n for n in names if n not in SSD_AUGMENTERS]
     if unknown: raise ValueError(f'No augmenter {", ".join(unknown)}; choose from {", ".join(SSD_AUGMENTERS)}.')
     if not 0<=strength<=1: raise ValueError(f'Augmentation strength {strength}: the SSD chain goes from 0 (flips only) to 1 (as in the paper); or None for none at all.')
-    around = lambda far: (1-far*strength, 1+far*strength)
-    steps = dict(distort=v2.RandomPhotometricDistort(around(.125), around(.5), around(.5), (-.05*strength,.05*strength), .5*strength),
+    steps = dict(distort=_distort(strength),
                  zoom_out=v2.RandomZoomOut({tv_tensors.Mask: 0, 'others': MEAN_RGB}, (1,1+3*strength)),
                  crop=_iou_crop(1-.7*strength), flip=v2.RandomHorizontalFlip())
     return v2.Compose([steps[n] for n in SSD_AUGMENTERS if n in names and (strength>0 or n=='flip')] or [v2.Identity()])
 
-# %% ../nbs/04_augment.ipynb #e22093ff
+# %% ../nbs/04_augment.ipynb #a59e8a30
 def _ssd_draw(augmenter, img, boxes_px, crowd):
     "One draw: a PIL image and its boxes, pixels; all zeros where a box has left"
     from torchvision import tv_tensors

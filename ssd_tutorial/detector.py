@@ -309,7 +309,7 @@ def relabel(self:Detector,
 # %% ../nbs/15_detector.ipynb #870374e2
 PROTOCOLS = dict(  # name → which detections enter the measurement
     coco=dict(score=.01, overlap=.5, top_k=100),
-    ssd=dict(score=.01, overlap=.45, top_k=200)) # arXiv 1512.02325, section 2.2 and 3.1
+    ssd=dict(score=.01, overlap=.45, top_k=200)) # arXiv 1512.02325, section 3.7
 
 @patch
 def evaluate(self:Detector,

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['CARD', 'LARGEST', 'read_card', 'check_card', 'ship', 'card_text']
 
-# %% ../nbs/18_pretrained.ipynb #2545931f
+# %% ../nbs/18_pretrained.ipynb #a224f775
 import json, os
 from pathlib import Path
 import torch
 from .detector import Detector, DetectorError, shipped_path
+from .grid import decode_candidates
 from .training import save_whole
 
 # %% ../nbs/18_pretrained.ipynb #6bfeddda
@@ -34,24 +35,33 @@ def check_card(
     if lost: raise DetectorError(f'The card does not say: {"; ".join(f"{k} ({CARD[k]})" for k in lost)}. Write it down, then ship.')
     return card
 
-# %% ../nbs/18_pretrained.ipynb #f7805934
+# %% ../nbs/18_pretrained.ipynb #c75d096a
+@torch.no_grad()
+def _gap(det, again, x):
+    "Largest change of a score, or of a box's side as a fraction of the image; NaN where one of them says NaN"
+    a,b = (decode_candidates([v.cpu() for v in d.model.eval()(x.to(d.device))], d.model.anchors.cpu(), d.coder, d.activation) for d in (det, again))
+    return float(torch.stack([(u-v).abs().max() for u,v in zip(a, b)]).max())
+
+# %% ../nbs/18_pretrained.ipynb #5390c1b9
 def ship(
     det:Detector, # trained; gets the card's score
     card:dict, # see `CARD`
     path, # of the file to write, .pt; the card goes beside it as .json
-)->dict: # bytes of the file, largest change of a score by rounding to float16
+    pictures:torch.Tensor=None, # (B,3,S,S) RGB, 0–1: on which rounding is judged; None: noise
+)->dict: # bytes of the file, largest change of a score or box by rounding to float16
     "Put a detector and its card onto a shelf; raises DetectorError where the card is silent, the file too large, or rounding does harm"
-    check_card(card); path = Path(path); draft, det.score = path.with_suffix('.draft'), float(card['score'])
+    check_card(card); path = Path(path); draft, was, det.score = path.with_suffix('.draft'), det.score, float(card['score'])
     det.save(draft, half=True); size, again = draft.stat().st_size, Detector.load(draft)
-    x = torch.rand(4, 3, det.size, det.size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(): change = float((det.model.eval()(x.to(det.device))[0].sigmoid().cpu()-again.model(x)[0].sigmoid()).abs().max())
-    if size>LARGEST or change>.02:
-        draft.unlink(); raise DetectorError(f'{path}: {size/1e6:.1f} MB (at most {LARGEST/1e6:.0f}), scores change by up to {change:.3f} in float16 (at most .02). Make the network narrower, or look for weights beyond the range of float16.')
+    x = torch.rand(4, 3, det.size, det.size, generator=torch.Generator().manual_seed(0)) if pictures is None else pictures
+    change = _gap(det, again, x) if all(v.isfinite().all() for v in again.model.state_dict().values()) else float('nan')
+    if not (size<=LARGEST and change<=.02):
+        draft.unlink(); det.score = was
+        raise DetectorError(f'{path}: {size/1e6:.1f} MB (at most {LARGEST/1e6:.0f}), float16 changes scores or boxes by up to {change:.3f} (at most .02; nan: a weight is beyond its range). Make the network narrower, or look for very large weights.')
     os.replace(draft, path)  # an older file of that name stands until the new one is sound
     save_whole(json.dumps(dict(card, classes=list(det.vocab[1:]), input=det.size, bytes=size), indent=1, ensure_ascii=False).encode(), path.with_suffix('.json'))
     return dict(bytes=size, change=change)
 
-# %% ../nbs/18_pretrained.ipynb #e0a5aefc
+# %% ../nbs/18_pretrained.ipynb #a9b1296c
 def _table(head, rows): return '\n'.join(['| '+' | '.join(head)+' |', '|'+'---|'*len(head), *('| '+' | '.join(map(str,r))+' |' for r in rows)])
 
 
@@ -61,6 +71,14 @@ def _figures(f):
     sizes = [(f'mAP, {k}', '–' if v is None else f'{v:.3f}') for k,v in f['by_size'].items()]
     return _table(('figure',''), top+sizes)+'\n\n'+_table(('class','AP50'), [(k, '–' if v is None else f'{v:.3f}') for k,v in f['per_class'].items()])
 
+def _training(card):
+    "How it was trained, in a paragraph"
+    seed, t = (card['settings'] if isinstance(card['settings'], dict) else {}).get('seed'), card.get('threshold')
+    best = f' ({t["f1"]:.2f}: precision {t["precision"]:.2f}, recall {t["recall"]:.2f})' if t else ''
+    return (f'Learnt from: {card["trained_on"]}. {card["minutes"]}.{"" if seed is None else f" Seed {seed}."} '
+            f'`predict` reports from a score of {card["score"]}, where F1 on held-out pictures is best{best}.')
+
+# %% ../nbs/18_pretrained.ipynb #61fdd27b
 def card_text(
     card:dict, # of `read_card`
 )->str: # Markdown
@@ -69,7 +87,8 @@ def card_text(
     there = card.get('elsewhere'); alarms = there and ', '.join(f'{n} at a score of {s}' for s,n in there['alarms'].items())
     away = ['## Elsewhere', f'{there["images"]} photographs of {there["name"]}, {there["objects"]} objects of these classes: mAP50 {there["map50"]:.3f}. Of the {there["without"]} without any, so many got a detection: {alarms}.'] if there else []
     held = f' For that the command below was run without `{card["measured_without"]}`: the detector itself has learnt from these images too, and there one would measure its memory.' if card.get('measured_without') else ''
-    parts = [card['summary'], '## Figures', f'Measured on {card["figures"]["images"]} images with {card["figures"]["objects"]} objects. {card["figures"]["protocol"]}.{held}', _figures(card['figures']), *away,
+    luck = ''.join(f' The same training from other random numbers (seed {a["seed"]}): mAP50 {a["figures"]["map50"]:.3f}, mAP {a["figures"]["map"]:.3f}.' for a in card.get('again', ()))
+    parts = [card['summary'], '## Figures', f'Measured on {card["figures"]["images"]} images with {card["figures"]["objects"]} objects. {card["figures"]["protocol"]}.{held}{luck}', _figures(card['figures']), *([card['caveat']] if card.get('caveat') else []), *away,
              '## Worst mistakes', lists('mistakes'), '## What it will not do', lists('limits'), '## Data', lists('data'), '## Training',
-             f'Learnt from: {card["trained_on"]}. {card["minutes"]}. `predict` reports from a score of {card["score"]}, where F1 on held-out pictures is best.', f'```\n{card["command"]}\n```', '## Licence', card['licence']]
+             _training(card), f'```\n{card["command"]}\n```', '## Licence', card['licence']]
     return '\n\n'.join(parts)

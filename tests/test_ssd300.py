@@ -19,10 +19,10 @@ from ssd_tutorial.grid import build_arch, ssd_loss
 from ssd_tutorial.nms import detect
 from ssd_tutorial.readers import generated_data, save_voc
 from ssd_tutorial.ssd300 import (COCO_IDS, LAYERS, SSD300_TORCHVISION, SSD300_TUTORIAL, VGGMaps, decimate, fc_to_conv, from_torchvision_state,
-                                 from_tutorial_state, hard_negatives, multibox, ssd300_model)
+                                 from_tutorial_state, hard_negatives, multibox, ssd300_model, tutorial_ssd300, VOC_CLASSES)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'benchmarks'))
-from referees import bare_ssd, ssd300, ssd_targets  # noqa: E402
+from referees import TutorialSSD, bare_ssd, ssd300, ssd_targets  # noqa: E402
 
 NARROW = dict(arch='ssd300', spec=spec_to_dict(SSD300_TUTORIAL), n_classes=5)
 
@@ -55,16 +55,18 @@ def test_detections_are_torchvisions(twins):
     assert torch.allclose(m['scores'].sort().values, t['scores'].sort().values, atol=1e-5)
 
 
-def test_anchors_of_both_presets_are_where_the_papers_numbers_put_them():
-    "torchvision's own generator, with each preset's scales; the tutorial lists its shapes in another order"
+def test_anchors_are_where_the_published_numbers_put_them():
+    "torchvision's by its own generator; the tutorial's one after another: 1, 1', 2, 3, ½, .333, and the very last square is the picture"
     maps = [torch.zeros(1,1,c,c) for c in (38,19,10,5,3,1)]; images = ImageList(torch.zeros(1,3,300,300), [(300,300)])
     ratios = [[2],[2,3],[2,3],[2,3],[2],[2]]
-    want = DefaultBoxGenerator(ratios, scales=[.1,.2,.375,.55,.725,.9,1.])(images, maps)[0]/300
-    assert torch.allclose(make_anchors(SSD300_TUTORIAL)[:4*38**2], want[:4*38**2], atol=1e-5)
-    six = want[4*38**2:4*38**2+6][[0,1,2,4,3,5]]  # 1, 1', 2, 3, ½, ⅓
-    assert torch.allclose(make_anchors(SSD300_TUTORIAL)[4*38**2:4*38**2+6], six, atol=1e-5)
     with_steps = DefaultBoxGenerator(ratios, scales=[.07,.15,.33,.51,.69,.87,1.05], steps=[8,16,32,64,100,300])(images, maps)[0]/300
     assert torch.allclose(make_anchors(SSD300_TORCHVISION), with_steps, atol=1e-5)
+    larger, want = (.1414214,.2738613,.4541476,.6314665,.8077747,1.), []
+    for cells,scale,big,many in zip((38,19,10,5,3,1), (.1,.2,.375,.55,.725,.9), larger, (0,1,1,1,0,0)):
+        for i in range(cells*cells):
+            at = [(i%cells+.5)/cells, (i//cells+.5)/cells]; want += [at+[scale]*2, at+[big]*2]
+            want += [at+[min(1, scale*r**.5), min(1, scale/r**.5)] for r in ([2,3,.5,.333] if many else [2,.5])]
+    assert len(want)==8732 and torch.allclose(xyxy_to_cxcywh(make_anchors(SSD300_TUTORIAL)), torch.tensor(want), atol=1e-5)
 
 
 @pytest.mark.parametrize('spec', [SSD300_TUTORIAL, SSD300_TORCHVISION])
@@ -186,23 +188,21 @@ def test_freezing_is_the_bodys_own():
     assert 'ssd_vgg16' in NETS
 
 
-def test_tutorial_checkpoint():
-    "A made-up state dict of its names and shapes, class 0 background"
-    conv = lambda o,i,k: (o,i,k,k); shapes, chans = {}, [3,64,64,128,128,256,256,256]+[512]*6
-    names = ['1_1','1_2','2_1','2_2','3_1','3_2','3_3','4_1','4_2','4_3','5_1','5_2','5_3']
-    for n,i,o in zip(names, chans, chans[1:]): shapes[f'base.conv{n}'] = conv(o,i,3)
-    shapes |= {'base.conv6': conv(1024,512,3), 'base.conv7': conv(1024,1024,1)}
-    last = 1024
-    for k,(mid,out) in zip((8,9,10,11), ((256,512),(128,256),(128,256),(128,256))): shapes |= {f'aux_convs.conv{k}_1': conv(mid,last,1), f'aux_convs.conv{k}_2': conv(out,mid,3)}; last = out
-    for n,c,a in zip(('conv4_3','conv7','conv8_2','conv9_2','conv10_2','conv11_2'), (512,1024,512,256,256,256), (4,6,6,6,4,4)):
-        shapes |= {f'pred_convs.loc_{n}': conv(4*a,c,3), f'pred_convs.cl_{n}': conv(21*a,c,3)}
-    state = {'rescale_factors': torch.zeros(1,512,1,1)}
-    for n,s in shapes.items(): state |= {f'{n}.weight': torch.empty(s, device='meta'), f'{n}.bias': torch.empty(s[0], device='meta')}
-    ours = from_tutorial_state(state)
-    with torch.device('meta'): model = build_arch(dict(NARROW, n_classes=20), Body('ssd_vgg16', (2,3)))
-    assert {k: v.shape for k,v in model.state_dict().items()}=={k: v.shape for k,v in ours.items()}
+def test_tutorial_checkpoint(tmp_path):
+    "A network of its names that stands on its own, every weight another: all our answers are its answers"
+    torch.manual_seed(0); net = TutorialSSD(21).eval(); saved = dict(epoch=231, model=net, optimizer=None); state = net.state_dict(); x = torch.rand(2,3,300,300)
+    det = tutorial_ssd300(saved)
+    with torch.no_grad(): (deltas, logits), (cls, box) = net((x-det.model.body.mean)/det.model.body.std), det.model(x)
+    assert cls.std()>.1 and torch.allclose(cls, logits, rtol=1e-3, atol=1e-3*float(logits.std())) and torch.allclose(box, deltas, rtol=1e-3, atol=1e-3*float(deltas.std()))
+    assert torch.allclose(det.model.body.mean.flatten(), torch.tensor([.485,.456,.406])) and len(VOC_CLASSES)==21 and sorted(VOC_CLASSES[1:])==list(VOC_CLASSES[1:])
+    img = (np.random.default_rng(0).random((120,200,3))*255).astype(np.uint8); again = Detector.load(det.save(tmp_path/'t.pt'))
+    a,b = (d.predict(img, score=.06) for d in (det, again)); assert len(a) and a.names==b.names and np.allclose(a.boxes_px, b.boxes_px, atol=1e-3)
+    for other in (state, net): assert all(torch.equal(v, from_tutorial_state(saved)[k]) for k,v in from_tutorial_state(other).items())
+    with torch.device('meta'): full = TutorialSSD(21, width=1).state_dict(); model = build_arch(dict(NARROW, n_classes=20), Body('ssd_vgg16', (2,3)))
+    assert {k: v.shape for k,v in model.state_dict().items()}=={k: v.shape for k,v in from_tutorial_state(full).items()}  # 20 classes at full width
     with pytest.raises(WeightsError, match='no base.conv1_1.weight'): from_tutorial_state({'rescale_factors': torch.zeros(1,512,1,1)})
     with pytest.raises(WeightsError, match='have odd.weight'): from_tutorial_state({**state, 'odd.weight': torch.zeros(1)})
+    with pytest.raises(DetectorError, match='21 classes with background, the vocab 3'): tutorial_ssd300(state, ('background','cat','dog'))
     assert len(LAYERS)==35
 
 
@@ -239,6 +239,13 @@ def test_it_learns_eight_pictures_by_heart():
     cfg = TrainConfig('ssd300', weights='none', body_settings=dict(width=1/8), epochs=75, bs=8, lr=1e-3, strength=None)
     det, rows = train_detector(data, cfg, progress=False)
     assert rows[0]['map50']<.1 and det.evaluate(data.train, protocol='ssd', progress=False).map50>=.9
+
+
+def test_the_papers_recipe_learns():
+    "Plain gradient descent as the recipe has it, sixty batches"
+    data = generated_data('multiscale', n_train=8, n_valid=2)
+    _, rows = train_detector(data, TrainConfig('ssd300', weights='none', body_settings=dict(width=1/8), epochs=60, bs=8, recipe='ssd', strength=None), progress=False)
+    losses = [r['train_loss'] for r in rows]; print(losses[::6]); assert losses[-1]<.6*losses[0] and np.isfinite(losses).all()
 
 
 @pytest.fixture(scope='module')

@@ -10,6 +10,7 @@ and writes ssd_tutorial/weights/NAME.pt, NAME.json and NAME.md.
 """
 import argparse, json, sys, warnings
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 warnings.filterwarnings('ignore')
@@ -17,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
 import matplotlib  # noqa: E402
+import torch  # noqa: E402
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
-from ssd_tutorial.detector import Detector  # noqa: E402
+from ssd_tutorial.detector import Detector, TrainConfig  # noqa: E402
 from ssd_tutorial.doctor import examine_all, find_twins  # noqa: E402
 from ssd_tutorial.errors import MISTAKES, analyse_errors, choose_score, show_mistake  # noqa: E402
 from ssd_tutorial.metrics import evaluate_found, truth_of  # noqa: E402
@@ -28,7 +30,7 @@ from ssd_tutorial.readers import load_dataset  # noqa: E402
 
 RIGHT = ('an animal that nobody labelled', 'the label is at fault')  # judgements where the detector was right
 WEIGHTS = ROOT/'ssd_tutorial'/'weights'
-TRIED = ('map50','map','small','medium','large','ms','minutes')  # what the card keeps of each trial
+TRIED = ('reach','map50','map','small','medium','large','ms','minutes')  # what the card keeps of each trial
 
 
 def arguments():
@@ -43,6 +45,7 @@ def arguments():
     p.add_argument('--elsewhere', help='folder of another data set: how does the detector do there?')
     p.add_argument('--splits', nargs='+', help='its splits whose pictures are strangers to the detector; all, where not given')
     p.add_argument('--before', type=Path, help='an earlier detector, its log beside it: its course is kept, and it is measured elsewhere, too')
+    p.add_argument('--again', type=Path, nargs='*', default=[], help='JSON that train wrote when the same command ran with other seeds: how far does luck go?')
     p.add_argument('--trials', type=Path, help='results of benchmarks/recipes.py: what was tried on the way')
     p.add_argument('--name', default='animals')
     return p.parse_args()
@@ -84,19 +87,32 @@ def elsewhere(det, folder, splits):
     "mAP on another data set, and how many of its pictures without our classes get a detection all the same"
     data = load_dataset(folder); records = det.relabel([r for s in splits or data.splits for r in data.split(s)], data.vocab); found = det.find_in_records(records)
     best = [max(f['scores'].tolist(), default=0.) for r,f in zip(records, found) if not len(r.labels)]; report = evaluate_found(found, truth_of(records), det.vocab)
-    return dict(name=data.name, splits=list(splits or data.splits), images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
+    return dict(score=det.score, name=data.name, splits=list(splits or data.splits), images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
 
 
 def before(args):
     "Settings and epochs of an earlier detector, and how it does elsewhere"
-    log = json.loads(args.before.with_suffix('.json').read_text())
-    return dict(settings=log['settings'], epochs=log['epochs'], elsewhere=elsewhere(Detector.load(args.before), args.elsewhere, args.splits) if args.elsewhere else None)
+    log, det = json.loads(args.before.with_suffix('.json').read_text()), Detector.load(args.before); det.score = log.get('score', det.score)
+    return dict(settings=log['settings'], epochs=log['epochs'], elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None)
+
+
+def only_differ(one, other, keys, path):
+    "Leave unless two trainings have the same settings but for `keys`; what an older version did not write down had its default"
+    one, other = (dict(asdict(TrainConfig()), **s) for s in (one, other)); changed = {k for k in one|other if one.get(k)!=other.get(k)}-{'asked'}
+    if not changed<=set(keys): sys.exit(f'{path}: another training; what differs: {", ".join(sorted(changed))}')
+
+
+def again(path, log):
+    "Figures and epochs of the same training from another seed"
+    other = json.loads(path.read_text()); only_differ(log['settings'], other['settings'], ['seed'], path)
+    if other['settings']['seed']==log['settings']['seed']: sys.exit(f'{path}: the same seed')
+    return dict(seed=other['settings']['seed'], figures=other['report'], epochs=other['epochs'])
 
 
 def trials(path):
     "Rows of a table of recipes, one a row name: what it changes, and its figures, one a seed"
     runs, rows = json.loads(path.read_text()) if path else [], {}
-    for r in runs:
+    for r in (r for r in runs if not r.get('max_steps')):
         row = rows.setdefault(r['row'], dict(row=r['row'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
         row['seeds'].append(r['seed'])
         for k in TRIED: row[k].append(round(r[k], 4))
@@ -107,16 +123,17 @@ def pack(found, truths, data, det, shipped, args):
     "Measure, write the card, put both onto the shelf"
     notes, log = json.loads(args.notes.read_text()), json.loads(args.log.read_text())
     errors = analyse_errors(found, truths, det.vocab); worst, judged = surest(errors), notes.pop('judged')
-    det.score = shipped.score = round(choose_score(found, truths, det.vocab)['score'], 2); settings = json.loads(args.detector.with_suffix('.json').read_text())['settings']
+    best = {k: v for k,v in choose_score(found, truths, det.vocab).items() if k!='per_class'}; det.score = shipped.score = round(best['score'], 2)
+    settings = json.loads(args.detector.with_suffix('.json').read_text())['settings']; only_differ(log['settings'], settings, ['with_val'], args.log)
     facts = examine_all(data.splits, data.vocab); of = lambda s: [f for f in facts if f.split==s and f.record is not None]
     copies = {t[0].record.image_id for t in find_twins(of('val'), of('train'))}; keep = [i for i,r in enumerate(data.valid) if r.image_id not in copies]
     card = dict(notes, settings=settings, trained_on='train and val' if settings['with_val'] else 'train', measured_without='--with-val' if settings['with_val'] else None, epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
-                figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score,
-                errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
-                elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None,
-                before=before(args) if args.before else None, trials=trials(args.trials),
+                figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score, threshold=best,
+                memory=shipped.evaluate(data.valid).map50 if settings['with_val'] else None, errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
+                elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None, elsewhere_measured=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None,
+                before=before(args) if args.before else None, again=[again(p, log) for p in args.again], trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
-    result = ship(shipped, card, WEIGHTS/f'{args.name}.pt'); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
+    pictures = torch.stack([shipped.input_of(r.load()) for r in data.valid[::50]]); result = ship(shipped, card, WEIGHTS/f'{args.name}.pt', pictures); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
     (WEIGHTS/f'{args.name}.md').write_text(f'# The detector *{args.name}*\n\n<!-- written by tools/ship.py -->\n\n{card_text(card)}\n'); print(result)
 
 
