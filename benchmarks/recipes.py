@@ -102,8 +102,9 @@ def milliseconds(dets, record, n=20):
 
 def time_again(results, data):
     "Milliseconds of every row's network, untrained, in turns, into its rows"
-    network = lambda r: (cfg := replace(BASE, **ROWS[r['row']][1])) and (cfg.arch, cfg.size, cfg.body, cfg.loss)
-    dets = {network(r): new_detector(data, replace(BASE, **ROWS[r['row']][1])) for r in results}
+    settings = lambda r: replace(BASE, **ROWS[r['row']][1])
+    network = lambda r: tuple(getattr(settings(r), k) for k in ('arch','size','body','loss'))
+    dets = {network(r): r for r in results}; dets = {k: new_detector(data, settings(r)) for k,r in dets.items()}  # one of each
     for key,ms in zip(dets, milliseconds(list(dets.values()), data.valid[0])):
         print(*key, f'{ms:.1f} ms')
         for r in results: r['ms'] = ms if network(r)==key else r['ms']

@@ -310,6 +310,13 @@ def from_tutorial_state(
 # %% ../nbs/19_ssd300.ipynb #d70576a0
 VOC_CLASSES = ('background','aeroplane','bicycle','bird','boat','bottle','bus','car','cat','chair','cow','diningtable','dog','horse','motorbike','person','pottedplant','sheep','sofa','train','tvmonitor')
 
+def _as_detector(state, spec, vocab, ids=None, **more):
+    "A detector of our weights, all columns of which learnt with a softmax; `more` goes into its description"
+    n = len(state['heads.0.cls.bias'])//len(spec.levels[0].shapes)
+    desc = dict(arch='ssd300', body='ssd_vgg16', levels=[2,3], n_classes=n-1, activation='softmax', spec=spec_to_dict(spec), **more)
+    model = build_arch(desc, Body(desc['body'], desc['levels'], **desc.get('body_settings', {}))); model.load_state_dict(state)
+    return Detector(model, vocab, desc, 300, LogCoder(), ids)
+
 def tutorial_ssd300(
     state, # see `from_tutorial_state`
     vocab=VOC_CLASSES, # names of its classes, background first
@@ -317,10 +324,7 @@ def tutorial_ssd300(
     "A detector from the 8732-anchor tutorial's weights; WeightsError where they are of another network, DetectorError where the names are not as many as its classes"
     state = from_tutorial_state(state); n = len(state['heads.0.cls.bias'])//len(SSD300_TUTORIAL.levels[0].shapes)
     if n!=len(vocab): raise DetectorError(f'The weights have {n} classes with background, the vocab {len(vocab)}. Pass vocab=, background first, in the order of their training.')
-    width = len(state['body.net.features.0.bias'])/64
-    desc = dict(arch='ssd300', body='ssd_vgg16', levels=[2,3], n_classes=n-1, activation='softmax', spec=spec_to_dict(SSD300_TUTORIAL), body_settings=dict(width=width))
-    model = build_arch(desc, Body(desc['body'], desc['levels'], width=width)); model.load_state_dict(state)
-    return Detector(model, tuple(vocab), desc, 300, LogCoder())
+    return _as_detector(state, SSD300_TUTORIAL, vocab, body_settings=dict(width=len(state['body.net.features.0.bias'])/64))
 
 # %% ../nbs/19_ssd300.ipynb #79120b7e
 def _published():
@@ -339,9 +343,6 @@ def coco_ssd300(
     state = from_torchvision_state(_published() if state is None else state)
     n = len(state['heads.0.cls.bias'])//len(SSD300_TORCHVISION.levels[0].shapes)
     if n!=len(COCO_COLUMNS): raise DetectorError(f'The weights have {n} columns, COCO has {len(COCO_COLUMNS)}. Use build_arch and from_torchvision_state for other classes.')
-    desc = dict(arch='ssd300', body='ssd_vgg16', levels=[2,3], n_classes=n-1, activation='softmax', antialias=False,
-                kept=list(COCO_IDS), spec=spec_to_dict(SSD300_TORCHVISION))
-    model = build_arch(desc, Body(desc['body'], desc['levels'])); model.load_state_dict(state)
-    return Detector(model, ('background', *(COCO_COLUMNS[i] for i in COCO_IDS)), desc, 300, LogCoder(), (0, *COCO_IDS))
+    return _as_detector(state, SSD300_TORCHVISION, ('background', *(COCO_COLUMNS[i] for i in COCO_IDS)), (0, *COCO_IDS), antialias=False, kept=list(COCO_IDS))
 
 FROM_TORCHVISION['ssd300_vgg16'] = coco_ssd300

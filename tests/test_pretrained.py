@@ -81,7 +81,7 @@ def test_the_figures_are_those_of_the_card(det, real_data):
     from ssd_tutorial.readers import load_dataset
     card = read_card(); data = load_dataset(real_data/'voc_animals')
     report = det.evaluate(data.valid, data.vocab, progress=False)
-    assert abs(report.map50-(card['memory'] or card['figures']['map50']))<5e-3 and card['figures']['map50']>=.72
+    assert abs(report.map50-(card['memory'] or card['figures']['map50']))<5e-3 and report.map50>=max(.72, card['figures']['map50']-5e-3)
 
 
 def test_a_wheel_carries_the_weights(tmp_path):
