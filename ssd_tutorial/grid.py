@@ -59,6 +59,7 @@ class OutHead(nn.Module):
 
     def forward(self,
         x:Tensor, # (B,n_in,cells,cells)
+        level:int=0, # whose map it is; a head of one level need not know
     )->tuple: # cls_logits (B,cells·cells·shapes,n_cols), box_deltas (B,cells·cells·shapes,4)
         return flatten_map(self.cls(x), self.n_cols), flatten_map(self.box(x), 4)
 
@@ -119,7 +120,7 @@ def forward(self:SSDModel,
     for m,l in zip(maps, self.spec.levels):
         if m.shape[-2:]!=(l.cells,l.cells):
             raise ValueError(f'The feature map is {m.shape[-2]}×{m.shape[-1]}, the anchors are for {l.cells}×{l.cells}. Images of another size need another spec.')
-    cls,box = zip(*(h(m) for h,m in zip(cycle(self.heads), maps)))
+    cls,box = zip(*(h(m, i) for i,(h,m) in enumerate(zip(cycle(self.heads), maps))))
     return torch.cat(cls,1), torch.cat(box,1)
 
 # %% ../nbs/10_grid.ipynb #ec2b3786
