@@ -58,9 +58,9 @@ class FPNNeck(nn.Module):
         for conv in self.extra: x.append(conv(x[-1]))  # made of the coarsest map, they have nothing to tell it
         return [conv(m) for conv,m in zip(self.smooth, x)]
 
-# %% ../nbs/16_fpn.ipynb #d8b317d2
+# %% ../nbs/16_fpn.ipynb #80431666
 class SharedBlock(nn.Module):
-    "A 3×3 convolution that all levels share, then a batch norm of each level's own, ReLU (EfficientDet, arXiv 1911.09070, section 4)"
+    "A 3×3 convolution that all levels share, then a batch norm of each level's own, ReLU (why: arXiv 2105.07576, section 5)"
     def __init__(self,
         width:int, # channels that come and go
         n_levels:int, # levels that will ask
