@@ -32,7 +32,7 @@ from ssd_tutorial.training import EpochTable, cached_dls, keep_memory, save_whol
 BASE = TrainConfig(arch='fpn', size=224, frozen_epochs=6, epochs=0, variants=2, keep='last', bf16=True)  # cheap enough for three seeds of everything
 ROWS = dict([  # name → (what it asks, what it changes of BASE)
     ('base', ('the feature pyramid of lesson 16, body frozen', {})),
-    ('again', ('the base once more, from the same seeds but other random numbers after them', {})),
+    ('flat', ('the base without the top-down pass: no level hears another', dict(arch='flat'))),
     ('3150', ("lesson 11's network and 3150 anchors, from stride 32", dict(arch='multiscale'))),
     ('proposed', ("lesson 11's network, anchors that `propose_spec` finds in train", dict(arch='proposed'))),
     ('fpn45', ("the feature pyramid with lesson 11's 45 shapes in each of 14×14 to 1×1 cells", dict(arch='fpn45'))),
@@ -58,8 +58,9 @@ ROWS = dict([  # name → (what it asks, what it changes of BASE)
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--data', help='folder of a data set with train and val')
-    p.add_argument('--rows', nargs='+', default=[n for n in ROWS if n!='again'], choices=list(ROWS), metavar='ROW', help="which rows (all but 'again')")
+    p.add_argument('--rows', nargs='+', default=list(ROWS), choices=list(ROWS), metavar='ROW', help='which rows (all)')
     p.add_argument('--seeds', nargs='+', type=int, default=[0], help='which seeds (0)')
+    p.add_argument('--one-norm', action='store_true', help='one batch norm for all levels of a pyramid, the bug of lesson 16: most rows were measured so')
     p.add_argument('--threads', type=int, help="torch's threads; its own default where not given")
     p.add_argument('--out', type=Path, default=HERE/'recipes.json', help='file of results, read first and added to')
     p.add_argument('--cache', type=Path, help='folder for the maps of the frozen body, several GB; not kept where not given')
@@ -76,6 +77,15 @@ def add_archs(data):
     grids = lambda cells: [l.cells for l in multi_spec(cells[-1], stride=1).levels]
     register_arch('proposed', spec=lambda cells: propose_spec(w_h[(w_h>0).all(1)], cells=grids(cells)))(multiscale_model)
     register_arch('fpn45', spec=lambda cells: AnchorSpec(tuple(GridSpec(c, SHAPES_45) for c in (*(l.cells for l in fpn_spec(cells).levels), 1))))(fpn_model)
+
+    @register_arch('flat', spec=fpn_spec)
+    def flat_model(description, body): model = fpn_model(description, body); model.neck.top_down = list; return model
+
+
+def share_norms(model):
+    "All levels of a pyramid share a batch norm, as they did before lesson 16 found that out"
+    for block in (b for h in model.heads for tower in ('cls_tower','box_tower') for b in getattr(h, tower, ())):
+        block.norms = torch.nn.ModuleList([block.norms[0]]*len(block.norms))  # many names of one
 
 
 def maps_of(det, dls, cfg, folder, data):
@@ -113,7 +123,9 @@ def time_again(results, data):
 def measure(name, seed, data, args):
     "Train one row and measure it"
     cfg = replace(BASE, seed=seed, max_steps=args.max_steps, **ROWS[name][1]); start = core_minutes(); set_seed(seed)
-    det = new_detector(data, cfg); dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, cfg.num_workers, cfg.seed); det.model.to(dls.device)
+    det = new_detector(data, cfg); dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, cfg.num_workers, cfg.seed)
+    if args.one_norm: share_norms(det.model)
+    det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable())
     for phase in plan_phases(cfg):
         maps = maps_of(det, dls, cfg, args.cache, data) if phase[3] else None
@@ -121,7 +133,7 @@ def measure(name, seed, data, args):
     det.model.load_state_dict(shown_model(learn).state_dict()); minutes = core_minutes()-start
     r = det.evaluate(data.valid)
     reach = coverage_report(data.valid, det.model.anchors.cpu(), data.vocab)['all'][0]
-    return dict(row=name, seed=seed, changes=ROWS[name][1], anchors=len(det.model.anchors), reach=reach, map50=r.map50, map=r.map, **r.by_size,
+    return dict(row=name, seed=seed, one_norm=args.one_norm, changes=ROWS[name][1], anchors=len(det.model.anchors), reach=reach, map50=r.map50, map=r.map, **r.by_size,
                 per_class=r.per_class, ms=milliseconds([det], data.valid[0])[0], minutes=minutes, threads=torch.get_num_threads(), torch=torch.__version__, max_steps=args.max_steps, epochs=learn.epoch_table.rows)
 
 
@@ -132,10 +144,10 @@ def mean_dev(values):
 
 def table(results):
     "Results as Markdown, rows in the order of `ROWS`"
-    head = ('row','what it changes','seeds','anchors','reach','mAP50','mAP','small','medium','large','ms/image','core minutes')
+    head = ('row','what it changes','runs','anchors','reach','mAP50','mAP','small','medium','large','ms/image','core minutes')
     lines = ['| '+' | '.join(head)+' |', '|'+'---|'*len(head)]
-    for name,(what,_) in ROWS.items():
-        runs = [r for r in results if r['row']==name]; runs = [r for r in runs if not r.get('max_steps')] or runs  # a trial of the machinery is no result
+    for name,one_norm in ((n, o) for o in (False, True) for n in ROWS):
+        what = ROWS[name][0]+(', one norm for all levels' if one_norm else ''); runs = [r for r in results if r['row']==name and r.get('one_norm', False)==one_norm]; runs = [r for r in runs if not r.get('max_steps')] or runs  # a trial of the machinery is no result
         if not runs: continue
         mean = lambda k: statistics.mean(r[k] for r in runs)
         lines.append('| '+' | '.join([name, what, str(len(runs)), str(runs[0]['anchors']), f'{mean("reach"):.0%}', *(mean_dev([r[k] for r in runs]) for k in ('map50','map','small','medium','large')),
@@ -145,7 +157,7 @@ def table(results):
 
 def main():
     args = arguments(); results = json.loads(args.out.read_text()) if args.out.is_file() else []
-    done = {(r['row'], r['seed'], r.get('max_steps')) for r in results}
+    done = {(r['row'], r['seed'], r.get('one_norm', False), r.get('max_steps')) for r in results}
     if args.list:
         for name,(what,changes) in ROWS.items(): print(f'{name:12} {sum(n==name for n,*_ in done)} done  {what}: {changes}')
         return
@@ -158,7 +170,7 @@ def main():
     if args.time: time_again(results, data); return save_whole(json.dumps(results, indent=1).encode(), args.out)
     for seed in args.seeds:
         for name in args.rows:
-            if (name, seed, args.max_steps) in done: continue
+            if (name, seed, args.one_norm, args.max_steps) in done: continue
             print(f'\n{name}, seed {seed}: {ROWS[name][0]}', flush=True)
             try: results.append(measure(name, seed, data, args))
             except KeyboardInterrupt: sys.exit(f'Stopped in {name}, seed {seed}; what was finished is in {args.out}.')
