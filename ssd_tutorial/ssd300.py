@@ -307,7 +307,7 @@ def from_tutorial_state(
     if isinstance(state, nn.Module): state = state.state_dict()
     return _renamed(state, 2, 'rescale_factors', (.485,.456,.406), (.229,.224,.225))
 
-# %% ../nbs/19_ssd300.ipynb #d70576a0
+# %% ../nbs/19_ssd300.ipynb #4b54c45d
 VOC_CLASSES = ('background','aeroplane','bicycle','bird','boat','bottle','bus','car','cat','chair','cow','diningtable','dog','horse','motorbike','person','pottedplant','sheep','sofa','train','tvmonitor')
 
 def _as_detector(state, spec, vocab, ids=None, **more):
@@ -335,7 +335,7 @@ def _published():
         raise DetectorError(f'The weights of ssd300_vgg16 could not be fetched ({type(e).__name__}). Download {weights.url} and pass state=torch.load(FILE), '
                             'or use Detector.pretrained(), whose weights are installed.') from None
 
-# %% ../nbs/19_ssd300.ipynb #fa81d230
+# %% ../nbs/19_ssd300.ipynb #76361eaf
 def coco_ssd300(
     state:dict=None, # 91-column weights in torchvision's layout; None: the published ones, fetched
 )->Detector: # 80 classes with COCO's names and category ids

@@ -44,7 +44,7 @@ def arguments():
     p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector; beside the one to ship there must be one, too")
     p.add_argument('--elsewhere', help='folder of another data set: how does the detector do there?')
     p.add_argument('--splits', nargs='+', help='its splits whose pictures are strangers to the detector; all, where not given')
-    p.add_argument('--before', type=Path, help='an earlier detector, its log beside it: its course is kept, and it is measured elsewhere, too')
+    p.add_argument('--before', type=Path, nargs='*', default=[], help='earlier detectors, oldest first, their logs beside them: course and figures are kept, and they are measured elsewhere, too')
     p.add_argument('--again', type=Path, nargs='*', default=[], help='JSON that train wrote when the same command ran with other seeds: how far does luck go?')
     p.add_argument('--trials', type=Path, help='results of benchmarks/recipes.py: what was tried on the way')
     p.add_argument('--name', default='animals')
@@ -90,10 +90,10 @@ def elsewhere(det, folder, splits):
     return dict(score=det.score, name=data.name, splits=list(splits or data.splits), images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
 
 
-def before(args):
-    "Settings and epochs of an earlier detector, and how it does elsewhere"
-    log, det = json.loads(args.before.with_suffix('.json').read_text()), Detector.load(args.before); det.score = log.get('score', det.score)
-    return dict(settings=log['settings'], epochs=log['epochs'], elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None)
+def before(path, args):
+    "Settings, epochs and figures of an earlier detector, and how it does elsewhere"
+    log, det = json.loads(path.with_suffix('.json').read_text()), Detector.load(path); score = log['score']; det.score = round(score['score'] if isinstance(score, dict) else score, 2)
+    return dict(settings=log['settings'], epochs=log['epochs'], figures=log.get('report') or log['figures'], elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None)
 
 
 def only_differ(one, other, keys, path):
@@ -106,14 +106,14 @@ def again(path, log):
     "Figures and epochs of the same training from another seed"
     other = json.loads(path.read_text()); only_differ(log['settings'], other['settings'], ['seed'], path)
     if other['settings']['seed']==log['settings']['seed']: sys.exit(f'{path}: the same seed')
-    return dict(seed=other['settings']['seed'], figures=other['report'], epochs=other['epochs'])
+    return dict(seed=other['settings']['seed'], settings=other['settings'], figures=other['report'], epochs=other['epochs'])
 
 
 def trials(path):
     "Rows of a table of recipes, one a row name: what it changes, and its figures, one a seed"
     runs, rows = json.loads(path.read_text()) if path else [], {}
     for r in (r for r in runs if not r.get('max_steps')):
-        row = rows.setdefault(r['row'], dict(row=r['row'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
+        one_norm = r.get('one_norm', False); row = rows.setdefault((r['row'], one_norm), dict(row=r['row'], one_norm=one_norm, changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
         row['seeds'].append(r['seed'])
         for k in TRIED: row[k].append(round(r[k], 4))
     return list(rows.values())
@@ -131,7 +131,7 @@ def pack(found, truths, data, det, shipped, args):
                 figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score, threshold=best,
                 memory=shipped.evaluate(data.valid).map50 if settings['with_val'] else None, errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
                 elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None, elsewhere_measured=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None,
-                before=before(args) if args.before else None, again=[again(p, log) for p in args.again], trials=trials(args.trials),
+                before=[before(p, args) for p in args.before], again=[again(p, log) for p in args.again], trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
     pictures = torch.stack([shipped.input_of(r.load()) for r in data.valid[::50]]); result = ship(shipped, card, WEIGHTS/f'{args.name}.pt', pictures); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
     (WEIGHTS/f'{args.name}.md').write_text(f'# The detector *{args.name}*\n\n<!-- written by tools/ship.py -->\n\n{card_text(card)}\n'); print(result)
