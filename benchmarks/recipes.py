@@ -23,7 +23,7 @@ from fastai.torch_core import set_seed  # noqa: E402
 from ssd_tutorial.anchors import AnchorSpec, GridSpec, SHAPES_45, coverage_report, propose_spec  # noqa: E402
 from ssd_tutorial.augment import make_dls, to_input  # noqa: E402
 from ssd_tutorial.detector import TrainConfig, detector_learner, new_detector, plan_phases, run_phase  # noqa: E402
-from ssd_tutorial.fpn import fpn_model, fpn_spec  # noqa: E402
+from ssd_tutorial.fpn import SharedBlock, fpn_model, fpn_spec  # noqa: E402
 from ssd_tutorial.grid import register_arch  # noqa: E402
 from ssd_tutorial.multiscale import multi_spec, multiscale_model  # noqa: E402
 from ssd_tutorial.readers import load_dataset  # noqa: E402
@@ -84,8 +84,8 @@ def add_archs(data):
 
 def share_norms(model):
     "All levels of a pyramid share a batch norm, as they did before lesson 16 found that out"
-    for block in (b for h in model.heads for tower in ('cls_tower','box_tower') for b in getattr(h, tower, ())):
-        block.norms = torch.nn.ModuleList([block.norms[0]]*len(block.norms))  # many names of one
+    for m in list(model.modules()):
+        if isinstance(m, SharedBlock): m.norms = torch.nn.ModuleList([m.norms[0]]*len(m.norms))  # many names of one
 
 
 def maps_of(det, dls, cfg, folder, data):
@@ -147,7 +147,7 @@ def table(results):
     head = ('row','what it changes','runs','anchors','reach','mAP50','mAP','small','medium','large','ms/image','core minutes')
     lines = ['| '+' | '.join(head)+' |', '|'+'---|'*len(head)]
     for name,one_norm in ((n, o) for o in (False, True) for n in ROWS):
-        what = ROWS[name][0]+(', one norm for all levels' if one_norm else ''); runs = [r for r in results if r['row']==name and r.get('one_norm', False)==one_norm]; runs = [r for r in runs if not r.get('max_steps')] or runs  # a trial of the machinery is no result
+        what = ROWS[name][0]+(', one norm for all levels' if one_norm else ''); runs = [r for r in results if r['row']==name and r['one_norm']==one_norm]; runs = [r for r in runs if not r.get('max_steps')] or runs  # a trial of the machinery is no result
         if not runs: continue
         mean = lambda k: statistics.mean(r[k] for r in runs)
         lines.append('| '+' | '.join([name, what, str(len(runs)), str(runs[0]['anchors']), f'{mean("reach"):.0%}', *(mean_dev([r[k] for r in runs]) for k in ('map50','map','small','medium','large')),
@@ -157,7 +157,7 @@ def table(results):
 
 def main():
     args = arguments(); results = json.loads(args.out.read_text()) if args.out.is_file() else []
-    done = {(r['row'], r['seed'], r.get('one_norm', False), r.get('max_steps')) for r in results}
+    done = {(r['row'], r['seed'], r['one_norm'], r.get('max_steps')) for r in results}
     if args.list:
         for name,(what,changes) in ROWS.items(): print(f'{name:12} {sum(n==name for n,*_ in done)} done  {what}: {changes}')
         return

@@ -113,7 +113,7 @@ def trials(path):
     "Rows of a table of recipes, one a row name: what it changes, and its figures, one a seed"
     runs, rows = json.loads(path.read_text()) if path else [], {}
     for r in (r for r in runs if not r.get('max_steps')):
-        one_norm = r.get('one_norm', False); row = rows.setdefault((r['row'], one_norm), dict(row=r['row'], one_norm=one_norm, changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
+        row = rows.setdefault((r['row'], r['one_norm']), dict(row=r['row'], one_norm=r['one_norm'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
         row['seeds'].append(r['seed'])
         for k in TRIED: row[k].append(round(r[k], 4))
     return list(rows.values())
@@ -130,7 +130,7 @@ def pack(found, truths, data, det, shipped, args):
     card = dict(notes, settings=settings, trained_on='train and val' if settings['with_val'] else 'train', measured_without='--with-val' if settings['with_val'] else None, epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
                 figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score, threshold=best,
                 memory=shipped.evaluate(data.valid).map50 if settings['with_val'] else None, errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
-                elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None, elsewhere_measured=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None,
+                elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None, elsewhere_measured=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere and det is not shipped else None,
                 before=[before(p, args) for p in args.before], again=[again(p, log) for p in args.again], trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
     pictures = torch.stack([shipped.input_of(r.load()) for r in data.valid[::50]]); result = ship(shipped, card, WEIGHTS/f'{args.name}.pt', pictures); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
