@@ -47,7 +47,7 @@ ROWS = dict([  # name → (what it asks, what it changes of BASE)
     ('strength.35', ('half the augmentation', dict(strength=.35))),
     ('strength1', ('all the augmentation', dict(strength=1.))),
     ('variants4', ('four augmented copies of each picture', dict(variants=4))),
-    ('epochs12', ('twice the epochs, four copies', dict(frozen_epochs=12, variants=4))),
+    ('epochs12', ('twice the epochs', dict(frozen_epochs=12))),
     ('ema.99', ('average of the weights, decay 0.99', dict(ema=.99))),
     ('unfrozen', ('four epochs more, all of the body learns', dict(epochs=4, unfrozen_lr=1e-3))),
     ('below8', ('four epochs more, the body learns behind stride 8', dict(epochs=4, unfrozen_lr=1e-3, below=8))),

@@ -2,7 +2,7 @@
 """Measure the package against referees in one process; exit status 1 where a row is under its floor
 
     python benchmarks/run.py                    all rows and figures; writes results.json, measured.json and README.md here
-    python benchmarks/run.py --rows             all rows, no further figures; prints, writes nothing
+    python benchmarks/run.py --rows             all rows, and SSD300's memory against torchvision's; prints, writes nothing
     python benchmarks/run.py --only NMS         rows whose name contains NMS
     python benchmarks/run.py --quick --out DIR  tiny tensors, few repeats, floors not asked: does it work at all?
 """
@@ -24,7 +24,7 @@ from tqdm import tqdm  # noqa: E402
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--quick', action='store_true', help='tiny tensors, floors not asked')
-    p.add_argument('--rows', action='store_true', help='only the rows that have a referee; prints, writes nothing')
+    p.add_argument('--rows', action='store_true', help="only what has a referee: the rows, and SSD300's memory; prints, writes nothing")
     p.add_argument('--only', default='', help='rows whose name contains this, no further figures')
     p.add_argument('--repeats', type=int, default=15, help='turns of each row (15)')
     p.add_argument('--threads', type=int, help="torch's threads; its own default where not given")
@@ -43,8 +43,12 @@ def too_large(measured, quick=False):
     "Which training steps need more memory than they may; with tiny batches the programs outweigh them, and nobody asks how SSD300's compare"
     step, ssd = measured['peak_memory_gib'], measured['ssd300_memory_gib']; out = []
     if step>=3: out.append(f'peak memory of a training step: {step:.2f} GiB, limit 3')
-    if ssd['ours']>ssd['torchvision'] and not quick: out.append(f"peak memory of a training step of SSD300: {ssd['ours']:.3f} GiB, torchvision's {ssd['torchvision']:.3f}")
-    return out
+    return out+([] if quick else more_than_theirs(ssd))
+
+
+def more_than_theirs(ssd):
+    "Whether a training step of SSD300 needs more memory than torchvision's"
+    return [f"peak memory of a training step of SSD300: {ssd['ours']:.3f} GiB, torchvision's {ssd['torchvision']:.3f}"] if ssd['ours']>ssd['torchvision'] else []
 
 
 def rows(args):
@@ -85,7 +89,9 @@ def main():
     if args.quick: args.repeats = min(args.repeats, 2)
     about = machine(); print(', '.join(f'{k} {v}' for k,v in about.items()))
     table = rows(args); faults = [] if args.quick else [f for f in map(fault, table) if f]; folder = args.out or (None if args.only or args.rows or args.quick else HERE)
-    if args.only or args.rows: measured = None
+    if args.only or args.rows:
+        measured = None
+        if args.rows and not args.quick: ssd = measures.memory_ssd300(); faults += more_than_theirs(ssd); print('peak memory of a training step of SSD300, GiB:', ', '.join(f'{k} {v:.3f}' for k,v in ssd.items()))
     else:
         with tqdm(total=sum(map(len, growth.AXES.values())), desc='growth', leave=False, disable=not sys.stderr.isatty()) as bar: grown = growth.measure(args.quick, 1 if args.quick else 9, bar.update)
         print('slopes at the large end:', {k: {n: round(s,2) for n,s in g['slope'].items()} for k,g in grown.items()})

@@ -152,7 +152,7 @@ TRAIN_OPTIONS = (*DATA_OPTIONS, *NET_OPTIONS,
     opt('--keep', default='best', type=click.Choice(['best','last']), help='Which epoch: best on val, or last.'),
     opt('--bf16', is_flag=True, help='Arithmetic in bfloat16: on CPUs that have it the frozen epochs take half the time.'),
     opt('--max-steps', type=click.IntRange(1), help='Stop after so many batches.'),
-    opt('--batch-size', 'bs', default=16, type=click.IntRange(2), help='Images in a batch.'),
+    opt('--batch-size', 'bs', default=16, type=click.IntRange(2), help='Images in a batch; recipe ssd: 32 unless you say.'),
     opt('--workers', 'num_workers', default=0, type=click.IntRange(0), help='Processes that load images.'),
     opt('--seed', default=0, type=int, help='Of everything random.'))
 

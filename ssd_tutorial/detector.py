@@ -130,7 +130,10 @@ class NetConfig:
     width:int=None # channels of the neck; None: as many as the architecture prefers
     coder:str='log' # how deltas move anchors, 'log' or 'tanh' (lesson 8)
     loss:str='focal' # a key of `LOSSES`: what the head learns by, and so whether it says sigmoids or a softmax
-    asked:tuple=() # settings that stand even where the architecture wishes otherwise, see `as_wished`
+    asked:tuple=None # settings that stand even where the architecture wishes otherwise, see `as_wished`; None: those that are named here
+
+    def __new__(cls, *given, **named): cfg = super().__new__(cls); cfg._named = (*(f.name for f in fields(cls)[:len(given)]), *named); return cfg
+    def __post_init__(self): self.asked = tuple(self._named if self.asked is None else self.asked)
 
 # %% ../nbs/15_detector.ipynb #c6862c25
 @dataclass
@@ -157,7 +160,7 @@ class TrainConfig(NetConfig):
 # %% ../nbs/15_detector.ipynb #14ffcca7
 def as_wished(
     cfg, # `NetConfig` or `TrainConfig`
-): # the same kind, with the wishes of its architecture wherever a setting stands at its default
+): # the same kind, with the wishes of its architecture wherever nobody asked for something else
     "Settings as architecture and recipe want them; raises DetectorError for one that nobody knows"
     find_arch(cfg.arch); wishes = WISHES.get(cfg.arch, {})
     if hasattr(cfg, 'recipe'): wishes = wishes|look_up(cfg.recipe, RECIPES, 'recipe').wishes

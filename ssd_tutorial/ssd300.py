@@ -10,6 +10,7 @@ __all__ = ['CELLS', 'SSD300_TUTORIAL', 'SSD300_TORCHVISION', 'COCO_COLUMNS', 'CO
 
 # %% ../nbs/19_ssd300.ipynb #0704057a
 from functools import partial
+from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastai.callback.schedule import ParamScheduler
@@ -30,9 +31,9 @@ from .training import body_and_head
 
 # %% ../nbs/19_ssd300.ipynb #86274545
 def fc_to_conv(
-    weight:Tensor, # (K,C·h·w) of a fully connected layer that reads a flattened map
-    size, # (C,h,w) of that map
-)->Tensor: # (K,C,h,w) the kernel that does the same
+    weight:Tensor, # (units, channels·h·w) of a fully connected layer that reads a flattened map
+    size, # (channels, h, w) of that map
+)->Tensor: # (units, channels, h, w) the kernel that does the same
     "A fully connected layer as a convolution (arXiv 1512.02325, section 3); RuntimeError where the sizes do not fit"
     return weight.reshape(len(weight), *size)
 
@@ -178,6 +179,7 @@ def hard_negatives(
 )->Tensor: # (B,A) bool
     "In each image the background anchors that cost most (arXiv 1512.02325, section 2.2, hard negative mining)"
     odds = (cls_logits-cls_logits[...,:1]).exp_().sum(-1)  # their logarithm is what saying 'background' costs; the order is the same
+    if not odds.isfinite().all(): odds = cls_logits.logsumexp(-1)-cls_logits[...,0]  # e^89 is no float any more: the logarithm itself, which takes longer
     n = ((labels>0).sum(1)*ratio).long().clamp(min=floor).minimum((labels==0).sum(1))
     most = int(n.max()) if n.numel() else 0
     at = odds.masked_fill(labels!=0, -torch.inf).topk(most, dim=1).indices
@@ -224,11 +226,11 @@ def ssd300_spec(
 
 @register_arch('ssd300', spec=ssd300_spec, body='ssd_vgg16', levels=(2,3), size=300, loss='multibox', augment='ssd', strength=1., frozen_epochs=0, epochs=16)
 def ssd300_model(
-    description:dict, # spec (see `spec_to_dict`), n_classes without background; activation ('softmax'); kept: columns that it reports, background is 0 (all)
+    description:dict, # spec (see `spec_to_dict`), n_classes without background; activation ('softmax'); width: channels of the neck's first own map (512, or as much narrower as the base); kept: columns that it reports, background is 0 (all)
     body:Body, # two maps, strides 8 and 16, see `VGGMaps`
 )->SSDModel: # images (B,3,300,300) → cls_logits (B,8732,n_classes+1), box_deltas (B,8732,4)
     "SSD300 from its description (arXiv 1512.02325, section 2)"
-    kept, neck = description.get('kept'), SSDNeck(body.channels, getattr(body.net, 'width', 1.))
+    kept, width = description.get('kept'), description.get('width'); neck = SSDNeck(body.channels, width/512 if width else getattr(body.net, 'width', 1.))
     args = body, neck, spec_from_dict(description['spec']), description['n_classes'], description.get('activation','softmax')
     model = SSDSome(*args) if kept else SSDModel(*args)
     if kept: model.kept = [c-1 for c in kept]  # scores have no column for background
@@ -284,6 +286,7 @@ LAYERS = tuple(_layers())
 # %% ../nbs/19_ssd300.ipynb #7312c56c
 def _renamed(state, column, scale, mean, std):
     "Weights under our names; WeightsError names what is missing or unknown"
+    if not hasattr(state, 'items'): raise WeightsError(f'Weights are a dict of tensors, this is a {type(state).__name__}. Open a file first: torch.load(FILE, map_location="cpu").')
     state = {k.removeprefix('module.'): v for k,v in state.items()}
     names = {f'{row[column]}.{p}': f'{row[0]}.{p}' for row in LAYERS for p in ('weight','bias')}|{scale: 'neck.norm.scale'}
     lost, odd = [k for k in names if k not in state], [k for k in state if k not in names]
@@ -332,8 +335,8 @@ def _published():
     weights = SSD300_VGG16_Weights.COCO_V1
     try: return weights.get_state_dict(progress=True, check_hash=True)
     except Exception as e:
-        raise DetectorError(f'The weights of ssd300_vgg16 could not be fetched ({type(e).__name__}). Download {weights.url} and pass state=torch.load(FILE), '
-                            'or use Detector.pretrained(), whose weights are installed.') from None
+        raise DetectorError(f'The weights of ssd300_vgg16 could not be fetched ({type(e).__name__}). Put {weights.url} into {Path(torch.hub.get_dir())/"checkpoints"}, '
+                            'or pass state=torch.load(FILE), or use Detector.pretrained(), whose weights are installed.') from None
 
 # %% ../nbs/19_ssd300.ipynb #76361eaf
 def coco_ssd300(
