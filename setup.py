@@ -6,12 +6,13 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 config = ConfigParser(delimiters=['=']); config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
+readme = (here/'README.md').read_text(encoding='utf-8').replace('](nbs/images/', f"]({cfg['git_url'].replace('github.com', 'raw.githubusercontent.com')}/{cfg['branch']}/nbs/images/")  # where a package index shows it there are no files beside it
 extras = {k.removesuffix('_requirements'): v.split() for k,v in cfg.items() if k.endswith('_requirements')}
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'], url=cfg['git_url'],
     author=cfg['author'], author_email=cfg['author_email'], license='Apache-2.0',
-    long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    long_description=readme, long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]), python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points=dict(console_scripts=cfg['console_scripts'].split(), nbdev=[f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]), package_data={cfg['lib_path']: ['weights/*']}, include_package_data=True, zip_safe=False,

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 import numpy as np
@@ -72,8 +73,20 @@ def test_predict_and_evaluate_need_no_detector(tmp_path):
 def test_nothing_is_found_in_nothing(det, picture): assert len(det.predict(picture))==0
 
 
-def test_other_things_are_no_animals(det):
-    for name in ('coffee','rocket','astronaut'): assert len(det.predict(getattr(skimage.data, name)(), score=.5))==0, name
+OTHERS = 'astronaut brick camera cell clock coffee coins colorwheel grass gravel hubble_deep_field immunohistochemistry logo microaneurysms moon page retina rocket text'.split()
+
+def test_other_things_are_hardly_ever_animals(det):
+    "Everything that comes with scikit-image and shows none of the five, at the detector's own threshold: of photographs hardly one, of pictures through a lens a few"
+    alarmed = {n for n in OTHERS if len(det.predict(getattr(skimage.data, n)()))}
+    assert len(alarmed)<=4 and not alarmed&{'astronaut','camera','clock','coffee','coins','rocket'}, alarmed
+
+
+def test_the_table_is_that_of_the_results():
+    "recipes.md is written from recipes.json, and the card has the same runs"
+    for folder in ('benchmarks','tools'): sys.path.insert(0, str(ROOT/folder))
+    import recipes, ship
+    path = ROOT/'benchmarks'/'recipes.json'; assert path.with_suffix('.md').read_text(encoding='utf-8')==recipes.table(json.loads(path.read_text()))+'\n'
+    assert read_card()['trials']==ship.trials(path)
 
 
 def test_the_figures_are_those_of_the_card(det, real_data):
@@ -84,14 +97,20 @@ def test_the_figures_are_those_of_the_card(det, real_data):
     assert abs(report.map50-(card['memory'] or card['figures']['map50']))<5e-3 and report.map50>=max(.72, card['figures']['map50']-5e-3)
 
 
-def test_a_wheel_carries_the_weights(tmp_path):
+def test_what_is_installed_works(tmp_path):
+    "A source archive, a wheel from what is in it, the wheel in a folder of its own: the detector is there and needs no network"
     pytest.importorskip('setuptools'); pytest.importorskip('wheel')
-    for name in ('setup.py','settings.ini','README.md','LICENSE'): shutil.copy(ROOT/name, tmp_path)
-    shutil.copytree(ROOT/'ssd_tutorial', tmp_path/'ssd_tutorial', ignore=shutil.ignore_patterns('__pycache__'))
-    r = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(tmp_path/'out'), str(tmp_path)], capture_output=True, text=True)
-    assert r.returncode==0, r.stderr[-2000:]
-    names = zipfile.ZipFile(next((tmp_path/'out').glob('*.whl'))).namelist()
-    assert {f'ssd_tutorial/weights/{n}.{end}' for n in shipped() for end in ('pt','json')}<=set(names) and 'ssd_tutorial/detector.py' in names
+    def run(*args, at, **env):
+        r = subprocess.run([sys.executable, *args], cwd=at, capture_output=True, text=True, env={**os.environ, **env}); assert r.returncode==0, r.stderr[-2000:]
+    source = tmp_path/'source'; shutil.copytree(ROOT/'ssd_tutorial', source/'ssd_tutorial', ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('setup.py','settings.ini','pyproject.toml','MANIFEST.in','README.md','LICENSE'): shutil.copy(ROOT/name, source)
+    run('setup.py', '-q', 'sdist', '-d', str(tmp_path/'out'), at=source)
+    with tarfile.open(next((tmp_path/'out').glob('*.tar.gz'))) as t: t.extractall(tmp_path/'unpacked', filter='data')
+    run('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(tmp_path/'out'), str(next((tmp_path/'unpacked').iterdir())), at=tmp_path)
+    wheel = zipfile.ZipFile(next((tmp_path/'out').glob('*.whl'))); wheel.extractall(tmp_path/'site')
+    assert {f'ssd_tutorial/weights/{n}.{end}' for n in shipped() for end in ('pt','json','md')}<=set(wheel.namelist())
+    here = f"import ssd_tutorial; assert ssd_tutorial.__file__.startswith({str(tmp_path)!r}), ssd_tutorial.__file__"
+    run('-c', OFFLINE+here, at=tmp_path, PYTHONPATH=str(tmp_path/'site'))
 
 
 def test_the_card_says_how_far_luck_goes():

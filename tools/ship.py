@@ -4,7 +4,7 @@
     python tools/ship.py look  --detector RUN/animals.pt --data DIR --out private/look    fifty surest mistakes as pages, to be judged by eye
     python tools/ship.py pack  --detector RUN/animals.pt --data DIR --notes tools/animals.json --log RUN/animals.json
 
-`look` writes pages of pictures and a list; what each of the fifty is in truth goes into the notes, in that order.
+`look` writes pages of pictures and a list; what each of the fifty is in truth goes into the notes, in that order: file, name that it was given, judgement.
 `pack` measures the detector on val (with `--measured FILE`: another one, of the same recipe, that has not learnt from val),
 and writes ssd_tutorial/weights/NAME.pt, NAME.json and NAME.md.
 """
@@ -44,6 +44,7 @@ def arguments():
     p.add_argument('--log', type=Path, help="JSON that train wrote beside the measured detector; beside the one to ship there must be one, too")
     p.add_argument('--elsewhere', help='folder of another data set: how does the detector do there?')
     p.add_argument('--splits', nargs='+', help='its splits whose pictures are strangers to the detector; all, where not given')
+    p.add_argument('--only-objects', nargs='+', default=[], help='its splits of which only the pictures with objects of our classes are strangers: the others went into the training as empty ones')
     p.add_argument('--before', type=Path, nargs='*', default=[], help='earlier detectors, oldest first, their logs beside them: course and figures are kept, and they are measured elsewhere, too')
     p.add_argument('--again', type=Path, nargs='*', default=[], help='JSON that train wrote when the same command ran with other seeds: how far does luck go?')
     p.add_argument('--trials', type=Path, help='results of benchmarks/recipes.py: what was tried on the way')
@@ -68,6 +69,13 @@ def look(found, truths, data, det, out):
     (out/'mistakes.txt').write_text('\n'.join(lines)+'\n'); print(f'Wrote {len(worst)} mistakes into {out}.')
 
 
+def judgements(worst, judged, data):
+    "What a person found each of the surest mistakes to be, in their order; leaves where the notes speak of others"
+    seen, told = [[data.valid[m.image].file_name, m.said] for m in worst], [j[:2] for j in judged]
+    if seen!=told: sys.exit(f'The notes judge {len(told)} mistakes, not all of them the {len(seen)} surest of this detector, or in another order: judge again with `look`.')
+    return [j[2] for j in judged]
+
+
 def without(found, worst, judged, vocab):
     "The detections without those that a person found to be right"
     gone = {(m.image, m.said, round(float(m.score), 6)) for m,j in zip(worst, judged, strict=True) if j in RIGHT}; out = []
@@ -83,17 +91,18 @@ def counts(data):
     return {s: dict(images=len(rs), objects=dict(Counter(data.vocab[c] for r in rs for c in r.labels.tolist()))) for s,rs in data.splits.items()}
 
 
-def elsewhere(det, folder, splits):
+def elsewhere(det, args):
     "mAP on another data set, and how many of its pictures without our classes get a detection all the same"
-    data = load_dataset(folder); records = det.relabel([r for s in splits or data.splits for r in data.split(s)], data.vocab); found = det.find_in_records(records)
+    data = load_dataset(args.elsewhere); of = lambda splits: det.relabel([r for s in splits for r in data.split(s)], data.vocab); splits = args.splits or list(data.splits)
+    records = of(splits)+[r for r in of(args.only_objects) if len(r.labels)]; found = det.find_in_records(records)
     best = [max(f['scores'].tolist(), default=0.) for r,f in zip(records, found) if not len(r.labels)]; report = evaluate_found(found, truth_of(records), det.vocab)
-    return dict(score=det.score, name=data.name, splits=list(splits or data.splits), images=len(records), objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
+    return dict(score=det.score, name=data.name, splits=splits, only_objects=args.only_objects, images=len(records), per_class={n: [report.per_class[n], sum(det.vocab[c]==n for r in records for c in r.labels.tolist())] for n in det.vocab[1:]}, objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
 
 
 def before(path, args):
     "Settings, epochs and figures of an earlier detector, and how it does elsewhere"
     log, det = json.loads(path.with_suffix('.json').read_text()), Detector.load(path); score = log['score']; det.score = round(score['score'] if isinstance(score, dict) else score, 2)
-    return dict(settings=log['settings'], epochs=log['epochs'], figures=log.get('report') or log['figures'], elsewhere=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere else None)
+    return dict(settings=log['settings'], epochs=log['epochs'], figures=log.get('report') or log['figures'], elsewhere=elsewhere(det, args) if args.elsewhere else None)
 
 
 def only_differ(one, other, keys, path):
@@ -115,14 +124,14 @@ def trials(path):
     for r in (r for r in runs if not r.get('max_steps')):
         row = rows.setdefault((r['row'], r['one_norm']), dict(row=r['row'], one_norm=r['one_norm'], changes=r['changes'], anchors=r['anchors'], seeds=[], **{k: [] for k in TRIED}))
         row['seeds'].append(r['seed'])
-        for k in TRIED: row[k].append(round(r[k], 4))
+        for k in TRIED: row[k].append(round(r[k], 6))
     return list(rows.values())
 
 
 def pack(found, truths, data, det, shipped, args):
     "Measure, write the card, put both onto the shelf"
     notes, log = json.loads(args.notes.read_text()), json.loads(args.log.read_text())
-    errors = analyse_errors(found, truths, det.vocab); worst, judged = surest(errors), notes.pop('judged')
+    errors = analyse_errors(found, truths, det.vocab); worst = surest(errors); judged = judgements(worst, notes.pop('judged'), data)
     best = {k: v for k,v in choose_score(found, truths, det.vocab).items() if k!='per_class'}; det.score = shipped.score = round(best['score'], 2)
     settings = json.loads(args.detector.with_suffix('.json').read_text())['settings']; only_differ(log['settings'], settings, ['with_val'], args.log)
     facts = examine_all(data.splits, data.vocab); of = lambda s: [f for f in facts if f.split==s and f.record is not None]
@@ -130,7 +139,7 @@ def pack(found, truths, data, det, shipped, args):
     card = dict(notes, settings=settings, trained_on='train and val' if settings['with_val'] else 'train', measured_without='--with-val' if settings['with_val'] else None, epochs=log['epochs'], figures=evaluate_found(found, truths, det.vocab).to_dict(),
                 figures_without_copies=evaluate_found([found[i] for i in keep], [truths[i] for i in keep], det.vocab).to_dict(), score=det.score, threshold=best,
                 memory=shipped.evaluate(data.valid).map50 if settings['with_val'] else None, errors=errors.to_dict(), fifty_false_positives=dict(Counter(judged).most_common()), data_counts=counts(data),
-                elsewhere=elsewhere(shipped, args.elsewhere, args.splits) if args.elsewhere else None, elsewhere_measured=elsewhere(det, args.elsewhere, args.splits) if args.elsewhere and det is not shipped else None,
+                elsewhere=elsewhere(shipped, args) if args.elsewhere else None, elsewhere_measured=elsewhere(det, args) if args.elsewhere and det is not shipped else None,
                 before=[before(p, args) for p in args.before], again=[again(p, log) for p in args.again], trials=trials(args.trials),
                 map50_without_unlabelled=evaluate_found(without(found, worst, judged, det.vocab), truths, det.vocab).map50)
     pictures = torch.stack([shipped.input_of(r.load()) for r in data.valid[::50]]); result = ship(shipped, card, WEIGHTS/f'{args.name}.pt', pictures); card = json.loads((WEIGHTS/f'{args.name}.json').read_text())
