@@ -210,11 +210,10 @@ def to_detections(self:Detector,
 
 # %% ../nbs/15_detector.ipynb #27fefe71
 def open_picture(
-    x, # path, Pillow image, (H,W,3) uint8 array, or (3,H,W) tensor 0–1
+    x, # path, Pillow image, array or tensor, see `open_image`
     at_least:int=None, # pixels that both sides must keep, see `open_image`; None: the whole picture
 ): # Pillow image, RGB, upright
     "Any picture a person may hand in; raises DataError where it is none"
-    if isinstance(x, torch.Tensor): x = (x.detach().cpu().permute(1,2,0).clamp(0,1)*255).round().byte().numpy()
     if isinstance(x, (str,Path)) and not Path(x).exists(): raise DataError(f'{x}: no such file. Check the path.')
     try: return open_image(x, at_least)
     except DataError as e: raise DataError(str(e).replace(', or pass on_error="skip"', '')) from None  # that is for data sets

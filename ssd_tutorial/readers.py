@@ -25,7 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 from .synthetic import PRESETS, generate
 
-IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.bmp','.webp','.gif','.tif','.tiff'}
+IMAGE_SUFFIXES = {'.jpg','.jpeg','.jfif','.jpe','.png','.bmp','.webp','.gif','.tif','.tiff'}
 ON_ERROR = ('raise','fix','skip')
 VOC_SPLITS = ('train','val','trainval','test')
 DATASETS = ('coco_tiny','pascal_2007','coco_2017')  # known by name
@@ -68,6 +68,21 @@ class Record:
         "The picture of this record"
         return open_image(self.image, at_least)
 
+# %% ../nbs/03_readers.ipynb #5f3c1e7a
+_OTHER_SUFFIXES = {'.heic','.heif','.hif','.avif','.jxl','.dng','.cr2','.cr3','.nef','.arw'}  # pictures, which not every Pillow opens
+try: from pillow_heif import register_heif_opener
+except ImportError: pass
+else: register_heif_opener()
+IMAGE_SUFFIXES.update(_OTHER_SUFFIXES & Image.registered_extensions().keys())  # those that this one opens
+
+def _unknown(head):
+    "Why Pillow knows no picture in a file that begins like this (lower case)"
+    brands = head[8:64] if head[4:8]==b'ftyp' else b''
+    kind = 'AVIF' if re.search(b'avi[fs]', brands) else 'HEIC' if re.search(b'hei[cxms]|hev[cx]|mif1|msf1', brands) else None
+    if not kind: return 'it begins like no picture we know'
+    if f'.{kind.lower()}' in IMAGE_SUFFIXES: return f'it is {kind}, and damaged'
+    return f'it is {kind}, as phones write it; convert it to JPEG first, or pip install {dict(HEIC="pillow-heif", AVIF="-U pillow")[kind]}'
+
 # %% ../nbs/03_readers.ipynb #880fd147
 def _openable(path):
     "Refuse what is no file: opening a pipe would wait forever"
@@ -85,26 +100,52 @@ def _no_picture(image, e):
     if isinstance(e, Image.DecompressionBombError): why = f'it has {int(re.findall("[0-9]+", str(e))[0])/1e6:.0f} million pixels, more than the memory may hold; make it smaller'
     elif not head: why = 'the file is empty'
     elif head.startswith((b'<!doctype html',b'<html')) or b'<html' in head: why = 'it is a web page, which a server sends where a picture is not to be had'
-    elif isinstance(e, UnidentifiedImageError): why = 'it begins like no picture we know'
+    elif isinstance(e, UnidentifiedImageError): why = _unknown(head)
+    elif isinstance(e, DataError): why = str(e).rstrip('.')
     elif isinstance(e, OSError): why = e.strerror or str(e)
     else: why = f'{type(e).__name__}: {e}'
     return DataError(f'{image}: not a readable image: {why}. Replace or remove it, or pass on_error="skip".')
 
+# %% ../nbs/03_readers.ipynb #a7e05d93
+def _is_pixels(x): return isinstance(x, np.ndarray) or hasattr(x, 'is_floating_point')  # an array, or PyTorch's tensor without importing it
+
+def _bytes_of(x):
+    "Numbers of any type to uint8; `DataError` where they leave more than one reading"
+    if x.dtype==np.uint8: return x
+    if x.dtype==bool: return x*np.uint8(255)
+    if x.dtype.kind=='u' and x.dtype.itemsize==2: return (x/257).astype(np.uint8)  # as 16-bit files
+    lo,hi = (x.min(), x.max()) if x.dtype.kind in 'iuf' else (np.nan, np.nan)
+    if x.dtype.kind in 'iu' and 0<=lo and hi<=255: return x.astype(np.uint8)
+    if x.dtype.kind=='f' and -.1<=lo and hi<=1.1: return (x.clip(0,1)*255).round().astype(np.uint8)  # resizing may overshoot a little
+    raise DataError(f'pixels of {x.dtype} from {lo:g} to {hi:g}: scale them to uint8, uint16, or floats from 0 to 1.')
+
+def _pixels(x):
+    "(H,W), (H,W,3) or (H,W,4) uint8 of an array or a tensor; `DataError` where it is no picture"
+    if tensor := not isinstance(x, np.ndarray): x = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
+    hwc = np.moveaxis(x, 0, -1) if tensor and x.ndim==3 else x[...,None] if x.ndim==2 else x
+    if not x.size or hwc.ndim!=3 or hwc.shape[2] not in (1,3,4):
+        raise DataError(f'{"a tensor" if tensor else "an array"} of shape {x.shape}: give one picture, (H,W), (H,W,1), (H,W,3) or (H,W,4), or a tensor (1,H,W), (3,H,W) or (4,H,W).')
+    return _bytes_of(hwc[...,0] if hwc.shape[2]==1 else hwc)
+
 # %% ../nbs/03_readers.ipynb #53912cbb
+def _rgb(img):
+    "Any mode of Pillow's to RGB"
+    if img.mode in ('P','LA','PA','RGBA'):  # transparent: put it on white paper
+        img = img.convert('RGBA'); img = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img)
+    if img.mode.startswith('I'): img = Image.fromarray((np.asarray(img)/257).clip(0,255).astype(np.uint8))  # 16 bits to 8
+    if img.mode=='F': img = Image.fromarray(_pixels(np.asarray(img)))
+    return img.convert('RGB')
+
 def open_image(
-    image, # path, PIL image, (H,W,3) uint8 array or encoded bytes in a file object
+    image, # path, PIL image, array or tensor (see `_pixels`), or encoded bytes in a file object
     at_least:int=None, # pixels that both sides must keep: a JPEG far larger is decoded at a half, a quarter or an eighth of its size; None: decode all
 )->Image.Image: # RGB, upright
     "Open a picture as people see it: EXIF rotation applied, RGB; `DataError` where it cannot be read"
-    if isinstance(image, np.ndarray): return Image.fromarray(image).convert('RGB')
+    if _is_pixels(image): return _rgb(Image.fromarray(_pixels(image)))
     try:
         img = image if isinstance(image, Image.Image) else Image.open(_openable(image))
         if at_least and img is not image: img.draft(None, (at_least,at_least))  # only JPEG can; other formats ignore it
-        img = ImageOps.exif_transpose(img)
-        if img.mode in ('P','LA','PA','RGBA'):  # transparent: put it on white paper
-            img = img.convert('RGBA'); img = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img)
-        if img.mode.startswith('I'): img = Image.fromarray((np.asarray(img)/257).clip(0,255).astype(np.uint8))  # 16 bits to 8
-        return img.convert('RGB')
+        return _rgb(ImageOps.exif_transpose(img))
     except Exception as e: raise _no_picture(image, e) from None  # a damaged file can make a decoder fail in any way
 
 # %% ../nbs/03_readers.ipynb #d28eee45
@@ -281,7 +322,7 @@ def _left(images, why):
     "A note on images that nobody said anything about"
     return _Note(f'{len(images)} images have {why} and are left out: {", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}', images=len(images))
 
-def _images_in(folder): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)  # also what is none: the check will say so
+def _images_in(folder, suffixes=IMAGE_SUFFIXES): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in suffixes)  # also what is none: the check will say so
 
 def _unnamed(root, known):
     "Images of JPEGImages that no annotation is about"
@@ -559,13 +600,14 @@ def _whole(path, ending):
 
 def _look(image, every_byte=True):
     "(height, width) in pixels after EXIF rotation, and the EXIF orientation; `DataError` where the file is missing or damaged"
-    if isinstance(image, np.ndarray): return image.shape[:2], None
+    if _is_pixels(image): return _pixels(image).shape[:2], None
     try:
         with Image.open(_openable(image)) as img:
             size, turn = upright_hw(img)
             ending = dict(JPEG=b'\xff\xd9', PNG=b'IEND').get(img.format)
             if every_byte: img.draft(None, (1,1))
             if every_byte or ending is None or not _whole(image, ending): img.load()  # suspicious: decode all of it, which fails where data are missing
+            if img.mode=='F': _pixels(np.asarray(img))  # floats of another range are refused
             return size, turn
     except Exception as e: raise _no_picture(image, e) from None
 
@@ -856,9 +898,11 @@ def load_dataset(
 def list_images(
     folder, # to look into, with its subfolders
 )->list: # of paths, sorted
-    "All image files of a folder; raises DataError where there are none"
-    found = _images_in(Path(folder))
-    if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}).')
+    "All image files of a folder, with a warning of those that we cannot open; raises DataError where there are none"
+    found, other = _images_in(Path(folder)), [p.suffix.lower() for p in _images_in(Path(folder), _OTHER_SUFFIXES-IMAGE_SUFFIXES)]
+    left = f'{len(other)} file{"s"*(len(other)>1)} left out: {", ".join(sorted({*other}))} (convert to JPEG)' if other else ''
+    if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}){"; "*bool(left)}{left}.')
+    if left: warnings.warn(f'{folder}: {left}', stacklevel=2)
     return found
 
 # %% ../nbs/03_readers.ipynb #103f1c32

@@ -3,7 +3,7 @@ import http.server, json, re, shutil, threading, time, urllib.error, zipfile
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-import pytest
+import pytest, torch
 from PIL import Image
 import ssd_tutorial.readers as R
 from ssd_tutorial.readers import (DataError, add_pictures, download_coco, fetch, generated_data, load_dataset, mend_box, open_image,
@@ -322,6 +322,78 @@ def test_pictures_of_all_kinds(tmp_path):
     for turn in range(1,9):
         exif = Image.Exif(); exif[0x0112] = turn; Image.new('RGB', (6,4)).save(tmp_path/'e.jpg', exif=exif)
         assert R.image_size(tmp_path/'e.jpg')==open_image(tmp_path/'e.jpg').size[::-1]==((4,6) if turn<5 else (6,4))
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (5,6,3), dtype=np.uint8)
+CHW = torch.tensor(RGB).permute(2,0,1)
+
+@pytest.mark.parametrize('x', [RGB, RGB.astype(np.uint16)*257, RGB.astype('>u2')*257, RGB/255, np.float16(RGB/255), RGB.astype(np.int64), RGB[::-1][::-1], CHW, CHW/255, (CHW/255).half(), (CHW/255).requires_grad_(), CHW.long()])
+def test_pixels_in_memory(x): assert (np.asarray(open_image(x))==RGB).all() and R.image_size(x)==(5,6)
+
+@pytest.mark.parametrize('x', [RGB[...,0], RGB[...,:1], RGB[...,0]/255, RGB[...,0].astype(np.int32), RGB[...,0].astype(np.uint16)*257, CHW[:1], CHW[0], CHW[:1]/255])
+def test_grey_pixels_in_memory(x): assert (np.asarray(open_image(x))==RGB[...,:1]).all()
+
+def test_pixels_as_from_files(tmp_path):
+    alpha = np.random.default_rng(1).integers(0, 256, (5,6,4), dtype=np.uint8); deep = np.random.default_rng(2).integers(0, 65536, (5,6), dtype=np.uint16)
+    for x in (alpha, deep, RGB[...,0]>99):
+        Image.fromarray(x).save(tmp_path/'a.png'); assert (np.asarray(open_image(x))==np.asarray(open_image(tmp_path/'a.png'))).all()
+    assert (np.asarray(open_image(torch.tensor(alpha).permute(2,0,1)))==np.asarray(open_image(alpha))).all()
+    assert np.asarray(open_image(np.float32([[-.03,1.04]])))[0,:,0].tolist()==[0,255], 'resizing overshoots'
+
+@pytest.mark.parametrize('x,says', [
+    (RGB*1., 'float64 from 0 to 248'), (RGB[...,0]*1., 'floats from 0 to 1'), (np.float32(RGB)/128-1, 'float32 from -1 to'), (RGB/255*np.nan, 'from nan'), (RGB.astype(int)*300, 'int64 from 0'), (RGB*1j, 'complex128'),
+    ((CHW/255-.45)/.22, 'from -2'), (CHW.float(), 'float32 from 0'), (CHW.numpy(), r'an array of shape \(3, 5, 6\): give one picture'), (CHW[None], r'a tensor of shape \(1, 3, 5, 6\)'), (torch.tensor(RGB), r'a tensor of shape \(5, 6, 3\)'),
+    (RGB[...,:2], r'\(5, 6, 2\)'), (RGB[:0], r'\(0, 6, 3\)'), (RGB.reshape(-1), r'\(90,\)'), (torch.tensor(7), r'\(\)')])
+def test_pixels_that_could_mean_anything(x, says):
+    for f in (open_image, R.image_size):
+        with pytest.raises(DataError, match=says): f(x)
+
+
+def test_float_tiff(tmp_path):
+    grey = RGB[...,0]; path = tmp_path/'a.tif'
+    Image.fromarray(np.float32(grey/255)).save(path); assert (np.asarray(open_image(path))[...,1]==grey).all() and R.image_size(path)==(5,6)
+    for x in (np.float32(grey)*20, np.float32(grey)-1, np.float32(grey)*np.nan):
+        Image.fromarray(x).save(path)
+        for f in (open_image, R.image_size):  # the check says the same as opening does
+            with pytest.raises(DataError, match=r'a.tif: not a readable image: pixels of float32 .*floats from 0 to 1\. Replace or remove it, or pass'): f(path)
+
+
+@pytest.mark.parametrize('brands,kind,more', [
+    (b'heic\0\0\0\0mif1heic','HEIC','pillow-heif'), (b'mif1\0\0\0\0mif1heix','HEIC','pillow-heif'), (b'msf1\0\0\0\0hevc','HEIC','pillow-heif'),
+    (b'avif\0\0\0\0mif1miaf','AVIF','-U pillow'), (b'mif1\0\0\0\0avifmiaf','AVIF','-U pillow'), (b'isom\0\0\0\0mp42', '', None)])
+def test_pictures_of_phones(brands, kind, more, tmp_path, monkeypatch):
+    path = tmp_path/'a.jpg'; path.write_bytes(bytes([0,0,0,8+len(brands)])+b'ftyp'+brands)
+    for known,says in ((set(), f'it is {kind}, as phones write it; convert it to JPEG first, or pip install {more}'), ({'.heic','.avif'}, f'it is {kind}, and damaged')):
+        monkeypatch.setattr(R, 'IMAGE_SUFFIXES', {'.jpg'}|known)
+        with pytest.raises(DataError, match=says if kind else 'begins like no picture we know'): open_image(path)
+
+
+@pytest.mark.parametrize('suffix', ['heic','avif'])
+def test_pictures_of_phones_open(suffix, tmp_path):
+    "Where there is a decoder, they stand upright like any other"
+    if suffix=='heic': pytest.importorskip('pillow_heif')
+    elif '.avif' not in R.IMAGE_SUFFIXES: pytest.skip('this Pillow knows no AVIF')
+    exif, path = Image.Exif(), tmp_path/f'a.{suffix}'; exif[0x0112] = 6; Image.new('RGB', (64,32), 'red').save(path, exif=exif.tobytes())
+    assert open_image(path).size==(32,64) and R.image_size(path)==(64,32) and R.list_images(tmp_path)==[path]
+    with Image.open(path) as head: assert R.upright_hw(head)[0]==(64,32)
+
+
+def test_folder_with_files_left_out(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(R, 'IMAGE_SUFFIXES', R.IMAGE_SUFFIXES-{'.heic','.heif','.hif'})
+    monkeypatch.setattr(R._images_in, '__defaults__', (R.IMAGE_SUFFIXES,))  # as where there is no decoder
+    for name in ('a.jpg','b.JFIF','c.jpe'): Image.new('RGB', (6,4)).save(tmp_path/name, 'JPEG')
+    assert [p.name for p in R.list_images(tmp_path)]==['a.jpg','b.JFIF','c.jpe'] and not recwarn.list
+    (tmp_path/'sub').mkdir(); [(tmp_path/n).touch() for n in ('a.HEIC','sub/b.heic','c.dng','notes.txt')]
+    with pytest.warns(UserWarning, match=r'3 files left out: \.dng, \.heic \(convert to JPEG\)') as said: assert len(R.list_images(tmp_path))==3
+    assert len(said)==1
+    with pytest.raises(DataError, match=r'no image files .*; 1 file left out: \.heic'): R.list_images(tmp_path/'sub')
+
+
+def test_command_says_what_it_leaves_out(tmp_path):
+    "ssd-tutorial predict FOLDER goes through `find_photos`"
+    from ssd_tutorial.cli import find_photos
+    Image.new('RGB', (6,4)).save(tmp_path/'a.jpg'); (tmp_path/'b.dng').touch()
+    with pytest.warns(UserWarning, match='1 file left out: .dng'): assert find_photos([tmp_path])==[tmp_path/'a.jpg']
 
 
 def test_mended_boxes_are_sound():
