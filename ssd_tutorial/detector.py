@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
 
-# %% ../nbs/15_detector.ipynb #d41c14a1
+# %% ../nbs/15_detector.ipynb #908cf3a0
 from .anchors import LogCoder, coder_from_dict, coder_to_dict, spec_to_dict
 from .augment import AUGMENT_PRESETS, make_dls, to_input
 from .body import Body, make_body
@@ -118,7 +118,7 @@ class Recipe:
 
 RECIPES = {'one-cycle': Recipe()}
 
-# %% ../nbs/15_detector.ipynb #1e1e2e1c
+# %% ../nbs/15_detector.ipynb #ce2c0640
 @dataclass
 class NetConfig:
     "What to train"
@@ -157,7 +157,7 @@ class TrainConfig(NetConfig):
     max_steps:int=None # stop after so many batches altogether
     score:float=.05 # lowest score that counts in each epoch's mAP
 
-# %% ../nbs/15_detector.ipynb #14ffcca7
+# %% ../nbs/15_detector.ipynb #5487289e
 def as_wished(
     cfg, # `NetConfig` or `TrainConfig`
 ): # the same kind, with the wishes of its architecture wherever nobody asked for something else
@@ -181,7 +181,7 @@ def new_detector(
     if activation=='sigmoid': set_prior(model)
     return Detector(model, data.vocab, desc, cfg.size, coder_from_dict(dict(kind=cfg.coder)), data.category_ids)
 
-# %% ../nbs/15_detector.ipynb #85d9969c
+# %% ../nbs/15_detector.ipynb #553bf08e
 @patch
 @torch.no_grad()
 def detect_batch(self:Detector,
@@ -208,7 +208,7 @@ def to_detections(self:Detector,
     return Detections(to_pixels(found['boxes_xyxy'], size_hw).numpy(), found['labels'].numpy(), found['scores'].numpy(),
                       self.vocab, tuple(size_hw), image_id, file_name, self.category_ids)
 
-# %% ../nbs/15_detector.ipynb #27fefe71
+# %% ../nbs/15_detector.ipynb #170e5e7a
 def open_picture(
     x, # path, Pillow image, array or tensor, see `open_image`
     at_least:int=None, # pixels that both sides must keep, see `open_image`; None: the whole picture
@@ -308,7 +308,7 @@ def relabel(self:Detector,
         return Record(r.image, r.image_id, r.size_hw, r.boxes_px[keep], to[r.labels][keep], r.difficult[keep], r.crowd[keep], r.file_name)
     return [one(r) for r in records]
 
-# %% ../nbs/15_detector.ipynb #870374e2
+# %% ../nbs/15_detector.ipynb #246bb6ba
 PROTOCOLS = dict(  # name → which detections enter the measurement
     coco=dict(score=.01, overlap=.5, top_k=100),
     ssd=dict(score=.01, overlap=.45, top_k=200)) # arXiv 1512.02325, section 3.7
@@ -449,7 +449,7 @@ def find_lr(
     learn.add_cb(table)
     return choose_lr(learn.recorder.lrs, learn.recorder.losses)
 
-# %% ../nbs/15_detector.ipynb #c0713d8c
+# %% ../nbs/15_detector.ipynb #5b793203
 def run_phase(
     learn, # of `detector_learner`
     dls, # the images, of `make_dls`
@@ -503,20 +503,20 @@ def read_last(
     if version!=LAST: raise DetectorError(f'{path}: written in format {version}, this version of ssd_tutorial goes on from {LAST}. Use the version that wrote it. {anew}')
     return last
 
-# %% ../nbs/15_detector.ipynb #fd7af4be
+# %% ../nbs/15_detector.ipynb #dd502bfc
 def check_last(
     last:dict, # of `read_last`
     data, # `DetectionData` at hand
-    cfg:TrainConfig=TrainConfig(), # settings other than the default are wishes, and must agree
+    cfg:TrainConfig=TrainConfig(), # settings that were named, or are not at their default, must agree
     path='last.ckpt', # for the message
 ):
     "Raise DetectorError where the data set or a setting is not that of the interrupted run"
     was, now = last['data'], fingerprint(data)
     what = next((f'{k} was {was[k]}, is {now[k]}' for k in ('vocab','images') if was[k]!=now[k]), 'names or boxes differ')
     if was!=now: raise DetectorError(f'{path}: the data set has changed since ({what}). Bring it back, or start anew without --resume.')
-    for f in fields(TrainConfig):
+    for f in (f for f in fields(TrainConfig) if f.name!='asked'):
         mine, theirs = getattr(cfg, f.name), last['cfg'].get(f.name)
-        if mine not in (f.default, theirs): raise DetectorError(f'{path}: {f.name} is {mine} here and was {theirs} in the interrupted run. Leave it out to go on, or start anew without --resume.')
+        if mine!=theirs and (mine!=f.default or f.name in cfg.asked): raise DetectorError(f'{path}: {f.name} is {mine} here and was {theirs} in the interrupted run. Leave it out to go on, or start anew without --resume.')
 
 # %% ../nbs/15_detector.ipynb #67ccc8c6
 class RunFiles:

@@ -9,7 +9,7 @@ __all__ = ['IMAGE_SUFFIXES', 'ON_ERROR', 'VOC_SPLITS', 'DATASETS', 'COCO_FILES',
            'check_record', 'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco',
            'recognise', 'load_dataset', 'list_images', 'pictures_without', 'add_pictures']
 
-# %% ../nbs/03_readers.ipynb #0a10473c
+# %% ../nbs/03_readers.ipynb #5bd573a9
 import json, math, os, random, re, stat, sys, unicodedata, warnings, zipfile
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +68,7 @@ class Record:
         "The picture of this record"
         return open_image(self.image, at_least)
 
-# %% ../nbs/03_readers.ipynb #5f3c1e7a
+# %% ../nbs/03_readers.ipynb #ff724b5f
 _OTHER_SUFFIXES = {'.heic','.heif','.hif','.avif','.jxl','.dng','.cr2','.cr3','.nef','.arw'}  # pictures, which not every Pillow opens
 try: from pillow_heif import register_heif_opener
 except ImportError: pass
@@ -83,7 +83,7 @@ def _unknown(head):
     if f'.{kind.lower()}' in IMAGE_SUFFIXES: return f'it is {kind}, and damaged'
     return f'it is {kind}, as phones write it; convert it to JPEG first, or pip install {dict(HEIC="pillow-heif", AVIF="-U pillow")[kind]}'
 
-# %% ../nbs/03_readers.ipynb #880fd147
+# %% ../nbs/03_readers.ipynb #56c5789e
 def _openable(path):
     "Refuse what is no file: opening a pipe would wait forever"
     if not isinstance(path, (str,Path)): return path
@@ -106,7 +106,7 @@ def _no_picture(image, e):
     else: why = f'{type(e).__name__}: {e}'
     return DataError(f'{image}: not a readable image: {why}. Replace or remove it, or pass on_error="skip".')
 
-# %% ../nbs/03_readers.ipynb #a7e05d93
+# %% ../nbs/03_readers.ipynb #28217234
 def _is_pixels(x): return isinstance(x, np.ndarray) or hasattr(x, 'is_floating_point')  # an array, or PyTorch's tensor without importing it
 
 def _bytes_of(x):
@@ -127,7 +127,7 @@ def _pixels(x):
         raise DataError(f'{"a tensor" if tensor else "an array"} of shape {x.shape}: give one picture, (H,W), (H,W,1), (H,W,3) or (H,W,4), or a tensor (1,H,W), (3,H,W) or (4,H,W).')
     return _bytes_of(hwc[...,0] if hwc.shape[2]==1 else hwc)
 
-# %% ../nbs/03_readers.ipynb #53912cbb
+# %% ../nbs/03_readers.ipynb #0ee8edef
 def _rgb(img):
     "Any mode of Pillow's to RGB"
     if img.mode in ('P','LA','PA','RGBA'):  # transparent: put it on white paper
@@ -310,7 +310,7 @@ def _voc_layout(root):
     beside = {_split_name(d.name): sorted(d.glob('*.xml')) for d in sorted(root.iterdir()) if d.is_dir()}
     return {k: v for k,v in beside.items() if v and k in VOC_SPLITS} or {'all': sorted(root.glob('*.xml'))}
 
-# %% ../nbs/03_readers.ipynb #79d4509c
+# %% ../nbs/03_readers.ipynb #eb53449c
 def _voc_image(root, xml, file_name):
     "The image of an annotation: same name, any suffix; else the name the annotation gives"
     folder = root/'JPEGImages'/xml.parent.relative_to(root/'Annotations') if xml.is_relative_to(root/'Annotations') else xml.parent
@@ -592,7 +592,7 @@ def upright_hw(
     (w,h), turn = head.size, head.getexif().get(0x0112)  # 5 to 8: on its side
     return ((w,h) if turn in (5,6,7,8) else (h,w)), turn
 
-# %% ../nbs/03_readers.ipynb #b5acd70a
+# %% ../nbs/03_readers.ipynb #541381a9
 def _whole(path, ending):
     with open(path, 'rb') as f:
         f.seek(max(0, f.seek(0,2)-1024))
@@ -894,7 +894,7 @@ def load_dataset(
         return ensure_splits(check_data(data, on_error), seed)
     except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
 
-# %% ../nbs/03_readers.ipynb #80cf2bea
+# %% ../nbs/03_readers.ipynb #825e8673
 def list_images(
     folder, # to look into, with its subfolders
 )->list: # of paths, sorted
