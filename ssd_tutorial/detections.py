@@ -97,7 +97,8 @@ def draw_detections(
     img:Image.Image, # the original image, any mode
 )->Image.Image: # a copy with boxes, names and scores
     "Draw what was found on the photo it was found in"
-    return draw_boxes(img, dets.boxes_px, [f'{n} {s:.2f}' for n,s in zip(dets.names, dets.scores)])
+    captions = [f'{n} {s:.2f}' for n,s in zip(dets.names, dets.scores)]
+    return draw_boxes(img, dets.boxes_px[::-1], captions[::-1])  # the surest last, on top
 
 # %% ../nbs/00_detections.ipynb #4d1bb220
 def coco_results(

@@ -39,3 +39,12 @@ def test_draws_on_any_mode_and_leaves_the_original(mode):
 
 def test_draws_boxes_that_lie_outside_or_are_flipped():
     draw_boxes(Image.new('RGB',(30,20)), [[-50,-50,100,100],[25,15,5,2],[40,40,50,50],[3,3,3,3]], ['a','b','a very long name that cannot fit','d'])
+
+
+def test_the_surest_label_is_on_top():
+    "Two classes in one box: what shows is the picture of the surer one drawn over that of the other, in whatever order they came"
+    img = Image.new('RGB', (90,60)); box = [10,30,80,55]
+    for labels,scores in (([1,2],[.9,.4]), ([1,2],[.4,.9])):
+        dets = Detections([box,box], labels, scores, VOCAB, (60,90)); sure, other = dets[0], dets[1]
+        drawn = draw_detections(dets, img).tobytes()
+        assert drawn==draw_detections(sure, draw_detections(other, img)).tobytes()!=draw_detections(other, draw_detections(sure, img)).tobytes()
