@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'user_errors', 'fail', 'one_line_errors', 'main', 'read_data',
            'learning_rate', 'split_epochs', 'write_json', 'opt', 'train_options', 'meant', 'resumed_args', 'stopped',
-           'explain_non_finite', 'train', 'measure', 'choice_text', 'run_training', 'pick_detector', 'evaluate',
-           'picture_path', 'find_photos', 'predict', 'write_predictions', 'contact_sheet', 'training_curve', 'doctor',
-           'demo', 'write_demo']
+           'explain_non_finite', 'train', 'measure', 'choice_text', 'run_training', 'shipped_name', 'pick_detector',
+           'evaluate', 'picture_path', 'find_photos', 'predict', 'write_predictions', 'contact_sheet', 'training_curve',
+           'doctor', 'demo', 'write_demo']
 
 # %% ../nbs/91_cli.ipynb #6db8a382
 import json, os, shlex, time, warnings
@@ -54,6 +54,7 @@ def main():
     \b
     Example:
       ssd-tutorial demo
+      ssd-tutorial predict holiday.jpg
       ssd-tutorial doctor my_photos
       ssd-tutorial train --data my_photos --out detector.pt
       ssd-tutorial predict --detector detector.pt holiday.jpg
@@ -293,18 +294,31 @@ def run_training(
     click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n\nWrote {out} ({Path(out).stat().st_size/1e6:.1f} MB) and {log.name} after {(time.time()-start)/60:.1f} minutes.')
 
 # %% ../nbs/91_cli.ipynb #46c152a2
-_DETECTOR = opt('--detector', help="A saved detector, or ssd300_vgg16: torchvision's for the 80 classes of COCO, fetched once.  [default: the one that comes with the package]")
+_DETECTOR = opt('--detector', help="A saved detector's file, or a name: animals, which comes with the package; or ssd300_vgg16, torchvision's for the 80 classes of COCO, fetched once.  [default: animals]")
 
+def shipped_name(
+    path=None, # as for `pick_detector`
+): # one of `shipped`; None: a detector from elsewhere is meant
+    "Which detector of the package is meant"
+    from ssd_tutorial.detector import STANDARD, shipped
+    if path is None: return STANDARD
+    return str(path) if str(path) in shipped() and not Path(path).is_file() else None
+
+# %% ../nbs/91_cli.ipynb #f65ddde6
 def pick_detector(
-    path=None, # of `Detector.save`; a name of `FROM_TORCHVISION`, if there is no such file; None: the one that comes with the package
+    path=None, # of `Detector.save`; a name of `shipped` or `FROM_TORCHVISION`, if there is no such file; None: the one that comes with the package
 ): # `Detector`
-    "The detector to use, and, where nobody named one, which it is"
-    from ssd_tutorial.detector import Detector
+    "The detector to use, and, where it comes with the package, what it is; raises DetectorError where there is none"
+    from ssd_tutorial.detector import Detector, DetectorError, card_path, shipped
     from ssd_tutorial.ssd300 import FROM_TORCHVISION  # with its entry
-    if path in FROM_TORCHVISION and not Path(path).exists(): return Detector.from_torchvision(path)
-    if path: return Detector.load(path)
-    det = Detector.pretrained(); click.echo(f'With the detector that comes with the package ({", ".join(det.vocab[1:])}); name your own with --detector.')
-    return det
+    name = shipped_name(path)
+    if name:
+        det, which = Detector.pretrained(name), '' if path else '; name your own with --detector'
+        click.echo(f'With the detector that comes with the package{which}. It finds {", ".join(det.vocab[1:])}; its own threshold is a score of {det.score:g}; its card: {card_path(name)}')
+        return det
+    if Path(path).is_file(): return Detector.load(path)
+    if path in FROM_TORCHVISION: return Detector.from_torchvision(path)
+    raise DetectorError(f'--detector {shlex.quote(str(path))}: no such file, and no detector of that name; there are {", ".join([*shipped(), *FROM_TORCHVISION])}. Train one with: ssd-tutorial train --data DIR --out detector.pt')
 
 # %% ../nbs/91_cli.ipynb #68dd9ffa
 @main.command()
@@ -321,6 +335,7 @@ def evaluate(data, split, protocol, detector, json_path, on_error, zero_based):
 
     \b
     Example:
+      ssd-tutorial evaluate --data VOCdevkit/VOC2007
       ssd-tutorial evaluate --data VOCdevkit/VOC2007 --split val --detector detector.pt --json report.json
     """
     det = pick_detector(detector); loaded = read_data(data, on_error, zero_based=zero_based)

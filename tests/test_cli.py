@@ -6,8 +6,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from ssd_tutorial.cli import main
-from ssd_tutorial.detector import Detector
+from ssd_tutorial.cli import main, pick_detector
+from ssd_tutorial.detector import Detector, DetectorError, card_path, shipped
 from ssd_tutorial.readers import DataError, generated_data, load_dataset, save_coco, save_voc, save_yolo
 
 SAVE = dict(voc=save_voc, coco=save_coco, yolo=save_yolo)
@@ -62,6 +62,8 @@ WRONG = [
     (['train','--data','{sets}/voc','--freeze-below','7'], 'none has 7'),
     (['train','--data','{sets}/voc','--body','alexnot'], 'No body'),
     (['evaluate','--data','{sets}/voc','--detector','gone.pt'], 'ssd-tutorial train'),
+    (['evaluate','--data','{sets}/voc','--detector','animal'], 'there are animals, ssd300_vgg16'),
+    (['evaluate','--data','{sets}/voc','--detector',''], "--detector ''"),
     (['evaluate','--data','{sets}/voc','--split','test','--detector','{sets}/d.pt'], 'no split'),
     (['evaluate','--data','{sets}/voc','--detector','{sets}/voc/ImageSets/Main/train.txt'], 'not a saved detector'),
     (['predict','gone.jpg','--detector','{sets}/d.pt'], 'no such file'),
@@ -86,6 +88,34 @@ def test_wrong_input(folder, args, says, tmp_path, monkeypatch):
 def test_help_has_an_example(command):
     code,out = run(*command, '--help')
     assert code==0 and 'Example:' in out and 'ssd-tutorial' in out
+
+
+def test_help_shows_that_no_detector_need_be_named():
+    "An example without --detector at the top, and of the two commands that take one; the option says which names there are"
+    for command in ([], ['evaluate'], ['predict']):
+        examples = [x for x in run(*command, '--help')[1].splitlines() if x.strip().startswith('ssd-tutorial') and ('predict' in x or 'evaluate' in x)]
+        assert {'--detector' in x for x in examples}=={True, False}, examples
+        assert not command or all(n in run(*command, '--help')[1] for n in (*shipped(), 'ssd300_vgg16'))
+
+
+def test_a_shipped_detector_by_its_name(folder, tmp_path, monkeypatch, capsys):
+    "Wherever --detector takes a file; a file of that name wins, a folder does not; what it is, and where its card is, is said"
+    monkeypatch.chdir(tmp_path); Image.new('RGB', (40,30)).save('grey.png'); (tmp_path/'animals').mkdir()
+    for named in ([], ['--detector','animals']):
+        code,out = run('predict', 'grey.png', *named); first = out.splitlines()[0]
+        assert code==0 and first.endswith(str(card_path())) and 'cat, cow, dog, horse, sheep' in first and f'{Detector.pretrained().score:g}' in first, out
+    assert run('evaluate', '--data', folder/'voc', '--detector', 'animals')[1].strip().endswith('no class in common.')
+    (tmp_path/'animals').rmdir(); (tmp_path/'animals').write_bytes((folder/'d.pt').read_bytes()); capsys.readouterr()
+    assert 'star' in pick_detector('animals').vocab and 'comes with the package' not in capsys.readouterr().out
+    assert pick_detector().vocab[1]=='cat'
+    with pytest.raises(DetectorError, match='there are animals'): pick_detector(tmp_path/'gone')
+
+
+def test_the_card_is_read_where_it_lies(tmp_path, monkeypatch):
+    "The page, and where that is not installed, the JSON"
+    monkeypatch.setattr('ssd_tutorial.detector._shelf', lambda: tmp_path)
+    for name in ('animals.pt','animals.json'): (tmp_path/name).write_text('')
+    assert card_path().name=='animals.json'; (tmp_path/'animals.md').write_text(''); assert card_path().name=='animals.md'
 
 
 def test_predict_goes_on_past_unreadable_photos(folder, tmp_path):
