@@ -6,11 +6,12 @@
 __all__ = ['DATA_OPTIONS', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'user_errors', 'fail', 'one_line_errors', 'main', 'read_data',
            'learning_rate', 'split_epochs', 'write_json', 'opt', 'train_options', 'meant', 'resumed_args', 'stopped',
            'explain_non_finite', 'train', 'measure', 'choice_text', 'run_training', 'shipped_name', 'pick_detector',
-           'evaluate', 'picture_path', 'find_photos', 'predict', 'write_predictions', 'contact_sheet', 'training_curve',
-           'doctor', 'demo', 'write_demo']
+           'count_objects', 'has_learnt', 'report_text', 'evaluate', 'picture_path', 'find_photos', 'predict',
+           'write_predictions', 'contact_sheet', 'training_curve', 'doctor', 'demo', 'write_demo']
 
 # %% ../nbs/91_cli.ipynb #6db8a382
 import json, os, shlex, time, warnings
+from collections import Counter
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -320,6 +321,46 @@ def pick_detector(
     if path in FROM_TORCHVISION: return Detector.from_torchvision(path)
     raise DetectorError(f'--detector {shlex.quote(str(path))}: no such file, and no detector of that name; there are {", ".join([*shipped(), *FROM_TORCHVISION])}. Train one with: ssd-tutorial train --data DIR --out detector.pt')
 
+# %% ../nbs/91_cli.ipynb #4b7f1a3e
+def count_objects(
+    records, # list of `Record`
+    vocab, # names of their labels, background first
+    all_of_them:bool=False, # difficult objects and crowds too, which mAP does not count
+)->Counter: # name → objects
+    "How many objects of each class there are"
+    counts = lambda r: r.labels if all_of_them else r.labels[~(r.difficult|r.crowd)]
+    return Counter(vocab[l] for r in records for l in counts(r).tolist())
+
+# %% ../nbs/91_cli.ipynb #10bb6f81
+def has_learnt(
+    card:dict, # of `read_card`: trained_on, data_counts
+    records, # list of `Record`
+    vocab, # names of their labels, background first
+)->bool:
+    "Whether a split that the detector learnt from has as many images, and as many objects of each class, as these records"
+    learnt, objects = card['trained_on'].replace(',', ' ').split(), count_objects(records, vocab, True)
+    return any(c['images']==len(records) and Counter(c['objects'])==objects for split,c in card.get('data_counts', {}).items() if split in learnt)
+
+# %% ../nbs/91_cli.ipynb #c354be73
+def _classes(names, which): return f'{len(names)} class{"es" if len(names)>1 else ""} {which} ({", ".join(names[:5])}{", …" if len(names)>5 else ""})'
+
+
+def report_text(
+    report, # `Report`
+    records, # list of `Record`: what was measured on
+    data, # `DetectionData` that they are of
+    name=None, # of the detector, where it comes with the package
+)->str: # lines of text
+    "A report with the objects of each class, the classes that it is not about, and whether it measures a memory"
+    from ssd_tutorial.pretrained import read_card
+    objects, lines, card = count_objects(records, data.vocab), str(report).splitlines(), read_card(name) if name else None
+    for i,n in enumerate(['objects', *(objects[c] for c in report.per_class)]): lines[i] += f' {n:>8}'
+    unknown, unseen = [c for c in data.vocab[1:] if c not in report.per_class], [c for c in report.per_class if not objects[c]]
+    if unknown: lines.append('left out: '+_classes(unknown, f'of {data.name or "the data"} that the detector does not know'))
+    if unseen: lines.append('not measured: '+_classes(unseen, 'of the detector that these pictures have no object of'))
+    if card and has_learnt(card, records, data.vocab): lines.append(f'The detector has learnt from these pictures (its card: {card["trained_on"]}): this measures a memory.')
+    return '\n'.join(lines)
+
 # %% ../nbs/91_cli.ipynb #68dd9ffa
 @main.command()
 @click.option('--data', required=True, help=_DATA_HELP)
@@ -338,9 +379,9 @@ def evaluate(data, split, protocol, detector, json_path, on_error, zero_based):
       ssd-tutorial evaluate --data VOCdevkit/VOC2007
       ssd-tutorial evaluate --data VOCdevkit/VOC2007 --split val --detector detector.pt --json report.json
     """
-    det = pick_detector(detector); loaded = read_data(data, on_error, zero_based=zero_based)
-    report = det.evaluate(loaded.split(split), loaded.vocab, protocol)
-    click.echo(str(report))
+    det = pick_detector(detector); loaded = read_data(data, on_error, zero_based=zero_based); records = loaded.split(split)
+    report = det.evaluate(records, loaded.vocab, protocol)
+    click.echo(report_text(report, records, loaded, shipped_name(detector)))
     if json_path: write_json(json_path, report.to_dict())
 
 # %% ../nbs/91_cli.ipynb #fc4855cd

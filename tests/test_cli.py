@@ -6,7 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from ssd_tutorial.cli import main, pick_detector
+from ssd_tutorial.cli import has_learnt, main, pick_detector
 from ssd_tutorial.detector import Detector, DetectorError, card_path, shipped
 from ssd_tutorial.readers import DataError, generated_data, load_dataset, save_coco, save_voc, save_yolo
 
@@ -118,6 +118,32 @@ def test_the_card_is_read_where_it_lies(tmp_path, monkeypatch):
     assert card_path().name=='animals.json'; (tmp_path/'animals.md').write_text(''); assert card_path().name=='animals.md'
 
 
+def test_evaluate_says_what_the_mean_does_not(folder, tmp_path):
+    "Objects of each class; classes of the data that the detector does not know, and the reverse; nothing of that where all is alike; figures as JSON as before"
+    data = load_dataset(folder/'coco'); data.valid[0].difficult[:] = True; names, kept = data.vocab, data.vocab[-1]; save_voc(data, tmp_path/'same')
+    counted = {n: sum(int((r.labels[~r.difficult]==c).sum()) for r in data.valid) for c,n in enumerate(names) if c}; assert sum(counted.values())<sum(len(r.labels) for r in data.valid)
+    data.vocab = ('background', *(f'thing {i}' for i in range(1, len(names)-1)), kept); save_voc(data, tmp_path/'other')
+    table = lambda out: {x.split()[0]: x.split()[-1] for x in out.splitlines() if x[:1].isalpha() and len(x.split())==3 and x.split()[0] in names}
+    code,out = run('evaluate', '--data', tmp_path/'same', '--detector', folder/'d.pt')
+    assert code==0 and 'left out' not in out and 'memory' not in out and table(out)=={n: str(k) for n,k in counted.items()}, out
+    code,out = run('evaluate', '--data', tmp_path/'other', '--detector', folder/'d.pt', '--json', tmp_path/'r.json')
+    assert code==0 and table(out)=={**dict.fromkeys(names[1:], '0'), kept: str(counted[kept])}, out
+    assert 'left out: 5 classes of other that the detector does not know (thing 1, thing 2, thing 3, thing 4, thing 5)' in out and 'not measured: 5 classes of the detector that these pictures have no object of (' in out, out
+    assert set(json.loads((tmp_path/'r.json').read_text())['per_class'])==set(names[1:])
+
+
+def test_evaluate_says_when_it_measures_a_memory(tmp_path, monkeypatch):
+    "By the shipped detector's card: as many images, and objects of each class, as in a split that it learnt from; not for a detector of one's own"
+    data = generated_data('multiscale', n_train=6, n_valid=4); data.vocab = ('background','cat','cow','dog','horse','sheep','fig'); save_coco(data, tmp_path/'set')
+    counts = {s: dict(images=len(rs), objects={data.vocab[c]: sum(int((r.labels==c).sum()) for r in rs) for c in range(1, len(data.vocab))}) for s,rs in data.splits.items()}
+    for trained,split,learnt in (('train','val',False), ('train','train',True), ('train and val','val',True), ('training','train',False)):
+        monkeypatch.setattr('ssd_tutorial.pretrained.read_card', lambda name: dict(trained_on=trained, data_counts=counts))
+        for named in ([], ['--detector','animals']):
+            code,out = run('evaluate', '--data', tmp_path/'set', '--split', split, *named)
+            assert code==0 and (f'The detector has learnt from these pictures (its card: {trained}): this measures a memory.' in out)==learnt, out
+    Detector.pretrained().save(tmp_path/'mine.pt'); assert 'memory' not in run('evaluate', '--data', tmp_path/'set', '--split', 'train', '--detector', tmp_path/'mine.pt')[1]
+
+
 def test_predict_goes_on_past_unreadable_photos(folder, tmp_path):
     "The others are predicted and written, the unreadable ones named with the reason, exit status 2"
     photos = tmp_path/'photos'; photos.mkdir(); good = sorted((folder/'voc'/'JPEGImages').iterdir())[:18]
@@ -183,6 +209,15 @@ def test_data_loader_and_predict_agree(folder):
     as_found = [dict(boxes_xyxy=torch.tensor(d.boxes_px)/torch.tensor([d.size_hw[1],d.size_hw[0]]*2), scores=torch.tensor(d.scores), labels=torch.tensor(d.labels)) for d in files]
     a, b = evaluate_found(loader, truths, det.vocab), evaluate_found(as_found, truth_of(data.valid), det.vocab)
     assert abs(a.map50-b.map50)<1e-4 and abs(a.map-b.map)<1e-4
+
+
+def test_real_photographs_seen_before_and_unknown(real_data):
+    "The card knows its own pictures; of coco_mini's 80 classes the shipped detector knows five"
+    from ssd_tutorial.pretrained import read_card
+    card, data = read_card(), load_dataset(real_data/'voc_animals')
+    assert {s: has_learnt(card, rs, data.vocab) for s,rs in data.splits.items()}=={s: s in card['trained_on'].split() for s in data.splits}
+    code,out = run('evaluate', '--data', real_data/'coco_mini')
+    assert code==0 and 'left out: 75 classes of coco_mini that the detector does not know (person, bicycle, ' in out and 'memory' not in out, out
 
 
 def test_real_folders(real_data, tmp_path):
