@@ -395,14 +395,26 @@ def picture_path(
     return Path(out)/(Path(path).stem+('' if len(same)==1 else f'_{same.index(path)}')+'.png')
 
 # %% ../nbs/91_cli.ipynb #cd30ca9f
+def _without(p, found, out):
+    "The pictures found at p, but for those in folder `out` where that lies within p"
+    if not out: return found
+    root, out = Path(p).resolve(), Path(out).resolve()
+    return [q for q in found if not (root in out.parents and (root/q.relative_to(p)).is_relative_to(out))]
+
 def find_photos(
     photos, # paths of photos and folders
+    out=None, # folder of an earlier output, which is passed over where it lies within one of the folders
 )->list: # of paths
-    "Photos and the photos of folders; raises DataError where one does not exist"
+    "Photos and the photos of folders; raises DataError where there is none"
     from ssd_tutorial.readers import DataError, list_images
     for p in photos:
+        if not str(p): raise DataError('An empty path. Name a photo or a folder; this one is called . (a dot).')
         if not Path(p).exists(): raise DataError(f'{p}: no such file or folder. Check the path.')
-    return [q for p in photos for q in (list_images(p) if Path(p).is_dir() else [Path(p)])]
+    named = [(p, list_images(p) if Path(p).is_dir() else [Path(p)]) for p in photos]
+    kept = [q for p,found in named for q in _without(p, found, out)]; n = sum(len(found) for _,found in named)-len(kept)
+    if n and not kept: raise DataError(f'{", ".join(map(str, photos))}: no photos but those in {out}, where the output goes. Name that folder itself, or another --out.')
+    if n: click.echo(f'Passed over: {n} picture{"s" if n>1 else ""} in {out}, where the output goes.')
+    return kept
 
 # %% ../nbs/91_cli.ipynb #339db4d6
 @main.command()
@@ -421,7 +433,7 @@ def predict(photos, detector, out, score, overlap, no_pictures):
       ssd-tutorial predict holiday.jpg
       ssd-tutorial predict --detector detector.pt holiday.jpg more_photos/ --out found --score 0.4
     """
-    det, paths, bad = pick_detector(detector), find_photos(photos), []
+    paths, det, bad = find_photos(photos, out), pick_detector(detector), []
     found = det.predict(paths, score, overlap, unreadable=bad); lost = {p for p,_ in bad}
     if found: write_predictions([p for p in paths if p not in lost], found, out, not no_pictures)
     if len(paths)==len(bad)==1: fail(bad[0][1])

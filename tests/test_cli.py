@@ -6,7 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from ssd_tutorial.cli import has_learnt, main, pick_detector
+from ssd_tutorial.cli import find_photos, has_learnt, main, pick_detector
 from ssd_tutorial.detector import Detector, DetectorError, card_path, shipped
 from ssd_tutorial.readers import DataError, generated_data, load_dataset, save_coco, save_voc, save_yolo
 
@@ -70,6 +70,8 @@ WRONG = [
     (['predict','{sets}/voc/ImageSets','--detector','{sets}/d.pt'], 'no image files'),
     (['predict','{sets}/voc/ImageSets/Main/train.txt','--detector','{sets}/d.pt'], 'not a readable image'),
     (['predict'], 'Missing argument'),
+    (['predict',''], 'An empty path'),
+    (['predict','{sets}/voc/JPEGImages',''], 'An empty path'),
     (['train','--data','generated:nothing'], 'no such preset'),
     (['train'], "Missing option '--data'"),
     (['train','--resume'], 'no such file, so there is no run to go on with'),
@@ -142,6 +144,21 @@ def test_evaluate_says_when_it_measures_a_memory(tmp_path, monkeypatch):
             code,out = run('evaluate', '--data', tmp_path/'set', '--split', split, *named)
             assert code==0 and (f'The detector has learnt from these pictures (its card: {trained}): this measures a memory.' in out)==learnt, out
     Detector.pretrained().save(tmp_path/'mine.pt'); assert 'memory' not in run('evaluate', '--data', tmp_path/'set', '--split', 'train', '--detector', tmp_path/'mine.pt')[1]
+
+
+def test_predict_passes_over_its_own_output(folder, tmp_path, monkeypatch):
+    "Twice the same search finds the same; the folder itself by its name is searched; nowhere else is anything passed over"
+    monkeypatch.chdir(tmp_path); (tmp_path/'photos'/'more').mkdir(parents=True)
+    for p in ('photos/a.png','photos/more/b.jpg'): Image.new('RGB', (40,30)).save(p)
+    for i in range(2):
+        code,out = run('predict', '.', '--detector', folder/'d.pt')
+        assert code==0 and ('Passed over: 2 pictures in predictions' in out)==bool(i) and 'in 2 images' in out, out
+    code,out = run('predict', tmp_path, 'predictions/a.png', '--detector', folder/'d.pt', '--out', 'photos/../predictions', '--no-pictures'); assert code==0 and 'in 3 images' in out, out
+    code,out = run('predict', 'predictions', '--detector', folder/'d.pt', '--out', 'photos', '--no-pictures'); assert code==0 and 'in 2 images' in out and 'Passed' not in out, out
+    (tmp_path/'link').symlink_to('predictions'); assert len(find_photos(['.'], 'link'))==2
+    code,out = run('predict', 'photos', '--detector', folder/'d.pt', '--out', tmp_path, '--no-pictures'); assert code==0 and 'in 2 images' in out, out
+    for p in ('photos/a.png','photos/more/b.jpg'): (tmp_path/p).unlink()
+    code,out = run('predict', '.', '--detector', folder/'d.pt'); assert code==2 and 'another --out' in out, out
 
 
 def test_predict_goes_on_past_unreadable_photos(folder, tmp_path):
