@@ -9,7 +9,7 @@ __all__ = ['DATA_OPTIONS', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'user_errors', 'fail'
            'count_objects', 'has_learnt', 'report_text', 'evaluate', 'picture_path', 'find_photos', 'predict',
            'write_predictions', 'contact_sheet', 'training_curve', 'doctor', 'demo', 'write_demo']
 
-# %% ../nbs/91_cli.ipynb #6db8a382
+# %% ../nbs/91_cli.ipynb #e50b99ab
 import json, os, shlex, time, warnings
 from collections import Counter
 from dataclasses import replace
@@ -46,7 +46,7 @@ def one_line_errors(
         except user_errors() as e: fail(e)
     return run
 
-# %% ../nbs/91_cli.ipynb #293cb263
+# %% ../nbs/91_cli.ipynb #ad374132
 @click.group(context_settings=dict(help_option_names=['-h','--help']))
 @click.version_option(package_name='ssd_tutorial')
 def main():
@@ -61,6 +61,7 @@ def main():
       ssd-tutorial predict --detector detector.pt holiday.jpg
     """
     warnings.filterwarnings('ignore', '.torch.jit.script', FutureWarning)  # fastai's business, not the user's
+    warnings.formatwarning = lambda message, *where, **more: f'{message}\n'  # people want to read what, not from which line
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # before torch is imported: idle threads must not fight other programs for the cores
 
 # %% ../nbs/91_cli.ipynb #de751748
@@ -137,7 +138,7 @@ NET_OPTIONS = (
     opt('--weights', default='imagenet', help='imagenet, none, or a FILE of weights.'),
     opt('--loss', default='focal', help='Classification loss: focal, bce, softmax, or multibox (lesson 19).'))
 
-# %% ../nbs/91_cli.ipynb #8e007b53
+# %% ../nbs/91_cli.ipynb #1a638fc6
 TRAIN_OPTIONS = (*DATA_OPTIONS, *NET_OPTIONS,
     opt('--epochs', type=click.IntRange(1), help='Epochs altogether.  [default: 16]'),
     opt('--frozen-epochs', type=click.IntRange(0), help='How many of them with the body frozen, on cached maps.  [default: three quarters; ssd300: none]'),
@@ -294,7 +295,7 @@ def run_training(
     write_json(log, dict(settings=cfg.__dict__, report=report.to_dict(), score=choice, epochs=rows))
     click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n\nWrote {out} ({Path(out).stat().st_size/1e6:.1f} MB) and {log.name} after {(time.time()-start)/60:.1f} minutes.')
 
-# %% ../nbs/91_cli.ipynb #46c152a2
+# %% ../nbs/91_cli.ipynb #e43badb0
 _DETECTOR = opt('--detector', help="A saved detector's file, or a name: animals, which comes with the package; or ssd300_vgg16, torchvision's for the 80 classes of COCO, fetched once.  [default: animals]")
 
 def shipped_name(
@@ -305,7 +306,7 @@ def shipped_name(
     if path is None: return STANDARD
     return str(path) if str(path) in shipped() and not Path(path).is_file() else None
 
-# %% ../nbs/91_cli.ipynb #f65ddde6
+# %% ../nbs/91_cli.ipynb #5faecf20
 def pick_detector(
     path=None, # of `Detector.save`; a name of `shipped` or `FROM_TORCHVISION`, if there is no such file; None: the one that comes with the package
 ): # `Detector`
@@ -321,7 +322,7 @@ def pick_detector(
     if path in FROM_TORCHVISION: return Detector.from_torchvision(path)
     raise DetectorError(f'--detector {shlex.quote(str(path))}: no such file, and no detector of that name; there are {", ".join([*shipped(), *FROM_TORCHVISION])}. Train one with: ssd-tutorial train --data DIR --out detector.pt')
 
-# %% ../nbs/91_cli.ipynb #4b7f1a3e
+# %% ../nbs/91_cli.ipynb #ddff8a71
 def count_objects(
     records, # list of `Record`
     vocab, # names of their labels, background first
@@ -331,7 +332,7 @@ def count_objects(
     counts = lambda r: r.labels if all_of_them else r.labels[~(r.difficult|r.crowd)]
     return Counter(vocab[l] for r in records for l in counts(r).tolist())
 
-# %% ../nbs/91_cli.ipynb #10bb6f81
+# %% ../nbs/91_cli.ipynb #ca6c5fc9
 def has_learnt(
     card:dict, # of `read_card`: trained_on, data_counts
     records, # list of `Record`
@@ -341,7 +342,7 @@ def has_learnt(
     learnt, objects = card['trained_on'].replace(',', ' ').split(), count_objects(records, vocab, True)
     return any(c['images']==len(records) and Counter(c['objects'])==objects for split,c in card.get('data_counts', {}).items() if split in learnt)
 
-# %% ../nbs/91_cli.ipynb #c354be73
+# %% ../nbs/91_cli.ipynb #4eac66f2
 def _classes(names, which): return f'{len(names)} class{"es" if len(names)>1 else ""} {which} ({", ".join(names[:5])}{", …" if len(names)>5 else ""})'
 
 
@@ -361,7 +362,7 @@ def report_text(
     if card and has_learnt(card, records, data.vocab): lines.append(f'The detector has learnt from these pictures (its card: {card["trained_on"]}): this measures a memory.')
     return '\n'.join(lines)
 
-# %% ../nbs/91_cli.ipynb #68dd9ffa
+# %% ../nbs/91_cli.ipynb #019a5aec
 @main.command()
 @click.option('--data', required=True, help=_DATA_HELP)
 @click.option('--split', default='val', show_default=True, help='Which split.')
@@ -384,7 +385,7 @@ def evaluate(data, split, protocol, detector, json_path, on_error, zero_based):
     click.echo(report_text(report, records, loaded, shipped_name(detector)))
     if json_path: write_json(json_path, report.to_dict())
 
-# %% ../nbs/91_cli.ipynb #fc4855cd
+# %% ../nbs/91_cli.ipynb #afc487d0
 def picture_path(
     out, # folder
     path, # of the photo
@@ -394,7 +395,13 @@ def picture_path(
     same = [p for p in paths if Path(p).stem==Path(path).stem]
     return Path(out)/(Path(path).stem+('' if len(same)==1 else f'_{same.index(path)}')+'.png')
 
-# %% ../nbs/91_cli.ipynb #cd30ca9f
+def _spare(paths, out):
+    "Raise DataError where an annotated picture would take the place of a photo"
+    from ssd_tutorial.readers import DataError
+    own = next((p for p in paths if p.suffix.lower()=='.png' and p.resolve().parent==Path(out).resolve()), None)
+    if own: raise DataError(f'{own}: the picture with boxes would take its place. Name another --out, or pass --no-pictures.')
+
+# %% ../nbs/91_cli.ipynb #681806d7
 def _without(p, found, out):
     "The pictures found at p, but for those in folder `out` where that lies within p"
     if not out: return found
@@ -416,7 +423,7 @@ def find_photos(
     if n: click.echo(f'Passed over: {n} picture{"s" if n>1 else ""} in {out}, where the output goes.')
     return kept
 
-# %% ../nbs/91_cli.ipynb #339db4d6
+# %% ../nbs/91_cli.ipynb #abb7c3ac
 @main.command()
 @click.argument('photos', nargs=-1, required=True, metavar='PHOTO_OR_DIR...')
 @_DETECTOR
@@ -433,7 +440,7 @@ def predict(photos, detector, out, score, overlap, no_pictures):
       ssd-tutorial predict holiday.jpg
       ssd-tutorial predict --detector detector.pt holiday.jpg more_photos/ --out found --score 0.4
     """
-    paths, det, bad = find_photos(photos, out), pick_detector(detector), []
+    paths, bad = find_photos(photos, out), []; no_pictures or _spare(paths, out); det = pick_detector(detector)
     found = det.predict(paths, score, overlap, unreadable=bad); lost = {p for p,_ in bad}
     if found: write_predictions([p for p in paths if p not in lost], found, out, not no_pictures)
     if len(paths)==len(bad)==1: fail(bad[0][1])

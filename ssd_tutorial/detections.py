@@ -91,7 +91,7 @@ class Detections(_Rows):
         "Only the detections that are sure enough"
         return self[self.scores>=score]
 
-# %% ../nbs/00_detections.ipynb #b5ac2676
+# %% ../nbs/00_detections.ipynb #1b08ee13
 def draw_detections(
     dets:Detections, # what was found
     img:Image.Image, # the original image, any mode

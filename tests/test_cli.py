@@ -1,6 +1,7 @@
 "The command, end to end: four formats in, detector, report and predictions out; wrong input ends with one line and status 2"
 import json
 import re
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
@@ -157,6 +158,7 @@ def test_predict_passes_over_its_own_output(folder, tmp_path, monkeypatch):
     code,out = run('predict', 'predictions', '--detector', folder/'d.pt', '--out', 'photos', '--no-pictures'); assert code==0 and 'in 2 images' in out and 'Passed' not in out, out
     (tmp_path/'link').symlink_to('predictions'); assert len(find_photos(['.'], 'link'))==2
     code,out = run('predict', 'photos', '--detector', folder/'d.pt', '--out', tmp_path, '--no-pictures'); assert code==0 and 'in 2 images' in out, out
+    was = Path('photos/a.png').read_bytes(); code,out = run('predict', 'photos', '--detector', folder/'d.pt', '--out', tmp_path/'photos'); assert code==2 and 'a.png: the picture with boxes would take its place' in out and Path('photos/a.png').read_bytes()==was, out
     for p in ('photos/a.png','photos/more/b.jpg'): (tmp_path/p).unlink()
     code,out = run('predict', '.', '--detector', folder/'d.pt'); assert code==2 and 'another --out' in out, out
 
