@@ -78,16 +78,24 @@ def _training(card):
     return (f'Learnt from: {card["trained_on"]}. {card["minutes"]}.{"" if seed is None else f" Seed {seed}."} '
             f'`predict` reports from a score of {card["score"]}, where F1 on held-out pictures is best{best}.')
 
-# %% ../nbs/18_pretrained.ipynb #61fdd27b
+# %% ../nbs/18_pretrained.ipynb #883dfe1f
+def _luck(card):
+    "How far earlier trainings came apart that differ in nothing but their seed"
+    runs, apart = card.get('before', ()), lambda a,b: {k for k in a.keys()&b.keys() if a[k]!=b[k]}-{'asked'}  # an older one knew fewer settings
+    gaps = [abs(a['figures']['map50']-b['figures']['map50']) for i,a in enumerate(runs) for b in runs[:i] if apart(a['settings'], b['settings'])=={'seed'}]
+    return f' Two trainings of the version before that differ in nothing but their seed came out {max(gaps):.3f} apart.' if gaps else ''
+
+# %% ../nbs/18_pretrained.ipynb #c211251c
 def card_text(
     card:dict, # of `read_card`
 )->str: # Markdown
     "A card as a page"
     lists = lambda k: '\n'.join(f'- {x}' for x in card[k]) if isinstance(card[k], list) else str(card[k])
     there = card.get('elsewhere'); alarms = there and ', '.join(f'{n} at a score of {s}' for s,n in there['alarms'].items())
-    away = ['## Elsewhere', f'{there["images"]} photographs of {there["name"]}, {there["objects"]} objects of these classes: mAP50 {there["map50"]:.3f}. Of the {there["without"]} without any, so many got a detection: {alarms}.'] if there else []
+    each = '' if not there else ' ('+', '.join(f'{n} {ap:.2f} of {k}' for n,(ap,k) in there.get('per_class', {}).items() if k)+')'
+    away = ['## Elsewhere', f'{there["images"]} photographs of {there["name"]}, {there["objects"]} objects of these classes: mAP50 {there["map50"]:.3f}{each}. Of the {there["without"]} without any, so many got a detection: {alarms}.'] if there else []
     held = f' For that the command below was run without `{card["measured_without"]}`: the detector itself has learnt from these images too, and there one would measure its memory.' if card.get('measured_without') else ''
-    luck = ''.join(f' The same training from other random numbers (seed {a["seed"]}): mAP50 {a["figures"]["map50"]:.3f}, mAP {a["figures"]["map"]:.3f}.' for a in card.get('again', ()))
+    luck = ''.join(f' The same training from other random numbers (seed {a["seed"]}): mAP50 {a["figures"]["map50"]:.3f}, mAP {a["figures"]["map"]:.3f}.' for a in card.get('again', ()))+_luck(card)
     parts = [card['summary'], '## Figures', f'Measured on {card["figures"]["images"]} images with {card["figures"]["objects"]} objects. {card["figures"]["protocol"]}.{held}{luck}', _figures(card['figures']), *([card['caveat']] if card.get('caveat') else []), *away,
              '## Worst mistakes', lists('mistakes'), '## What it will not do', lists('limits'), '## Data', lists('data'), '## Training',
              _training(card), f'```\n{card["command"]}\n```', '## Licence', card['licence']]

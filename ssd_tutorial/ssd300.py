@@ -8,7 +8,7 @@ __all__ = ['CELLS', 'SSD300_TUTORIAL', 'SSD300_TORCHVISION', 'COCO_COLUMNS', 'CO
            'ssd300_spec', 'ssd300_model', 'weights_and_biases', 'ssd_rate', 'ssd_fit', 'from_torchvision_state',
            'from_tutorial_state', 'tutorial_ssd300', 'coco_ssd300']
 
-# %% ../nbs/19_ssd300.ipynb #0704057a
+# %% ../nbs/19_ssd300.ipynb #d6db2026
 from functools import partial
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -29,7 +29,7 @@ from .grid import SSDModel, build_arch, decode_candidates, register_arch
 from .nms import suppress, top_candidates
 from .training import body_and_head
 
-# %% ../nbs/19_ssd300.ipynb #86274545
+# %% ../nbs/19_ssd300.ipynb #058a49a5
 def fc_to_conv(
     weight:Tensor, # (units, channels·h·w) of a fully connected layer that reads a flattened map
     size, # (channels, h, w) of that map
@@ -169,7 +169,7 @@ def _ssd_spec(scales, wide, tall, pitches=(None,)*6):
 SSD300_TUTORIAL = _ssd_spec((.1,.2,.375,.55,.725,.9,1/.9), (2,3,.5,.333), (2,.5))  # 0.9·1/0.9: its very last square is the image
 SSD300_TORCHVISION = _ssd_spec((.07,.15,.33,.51,.69,.87,1.05), (2,1/2,3,1/3), (2,1/2), [s/300 for s in (8,16,32,64,100,300)])
 
-# %% ../nbs/19_ssd300.ipynb #a244f792
+# %% ../nbs/19_ssd300.ipynb #36ee0793
 @torch.no_grad()
 def hard_negatives(
     cls_logits:Tensor, # (B,A,C+1) background first
@@ -216,7 +216,7 @@ class SSDSome(SSDModel):
         scores,boxes = decode_candidates(self(images), self.anchors, LogCoder(), self.activation)
         return suppress(*top_candidates(scores[...,self.kept], boxes, score, most), overlap, top_k, len(scores))
 
-# %% ../nbs/19_ssd300.ipynb #b1ac4333
+# %% ../nbs/19_ssd300.ipynb #8a696958
 def ssd300_spec(
     cells, # of the body's maps: [38,19]
 )->AnchorSpec: # `SSD300_TUTORIAL`
@@ -283,7 +283,7 @@ def _layers():
 
 LAYERS = tuple(_layers())
 
-# %% ../nbs/19_ssd300.ipynb #7312c56c
+# %% ../nbs/19_ssd300.ipynb #9eef41d6
 def _renamed(state, column, scale, mean, std):
     "Weights under our names; WeightsError names what is missing or unknown"
     if not hasattr(state, 'items'): raise WeightsError(f'Weights are a dict of tensors, this is a {type(state).__name__}. Open a file first: torch.load(FILE, map_location="cpu").')
@@ -329,7 +329,7 @@ def tutorial_ssd300(
     if n!=len(vocab): raise DetectorError(f'The weights have {n} classes with background, the vocab {len(vocab)}. Pass vocab=, background first, in the order of their training.')
     return _as_detector(state, SSD300_TUTORIAL, vocab, body_settings=dict(width=len(state['body.net.features.0.bias'])/64))
 
-# %% ../nbs/19_ssd300.ipynb #79120b7e
+# %% ../nbs/19_ssd300.ipynb #2aae0d8a
 def _published():
     "The published weights; DetectorError with what to do where they cannot be had"
     weights = SSD300_VGG16_Weights.COCO_V1
