@@ -94,7 +94,11 @@ def maps_of(det, dls, cfg, folder, data):
     if not folder: return make()
     path = folder/f'{data.name}_{cfg.body}_{cfg.size}_{cfg.strength:g}_{cfg.variants}_{cfg.seed}.pt'
     if not path.is_file(): save_whole(make(), path)
-    return torch.load(path, weights_only=False)  # our own file
+    maps = torch.load(path, weights_only=False)  # our own file
+    with torch.no_grad(): now = det.model.body.eval()(next(iter(dls.valid))[0])
+    gap = max(float((a.float()-b).square().mean().sqrt()/b.std()) for a,b in zip(next(iter(maps.valid))[0], now))
+    if gap>.1: sys.exit(f'{path}: maps of another body, or of other pictures ({gap:.0%} off). Remove the file, and they are computed anew.')
+    return maps
 
 
 def core_minutes():

@@ -1,5 +1,5 @@
 """The benchmarks run, write what they promise, and their referees agree with the package"""
-import json, os, subprocess, sys
+import json, os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +123,5 @@ def test_recipes_train_and_measure(tmp_path):
     rows = json.loads((tmp_path/'r.json').read_text()); assert [x['row'] for x in rows]==['3150','proposed','ema.99'] and all(0<=x['map50']<=1 for x in rows)
     assert len(list((tmp_path/'maps').iterdir()))==1 and '| 3150 |' in (tmp_path/'r.md').read_text()
     assert 'proposed     1 done' in run('--list').stdout
+    shutil.rmtree(tmp_path/'set'); save_voc(generated_data('multiscale', n_train=20, n_valid=4, size=96, seed=9), tmp_path/'set')  # other pictures under the same name
+    r = run('--data', str(tmp_path/'set'), '--rows', 'base', '--max-steps', '2', '--cache', str(tmp_path/'maps')); assert r.returncode==1 and 'Remove the file' in r.stderr, r.stderr[-2000:]
