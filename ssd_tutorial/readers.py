@@ -899,7 +899,8 @@ def list_images(
     folder, # to look into, with its subfolders
 )->list: # of paths, sorted
     "All image files of a folder, with a warning of those that we cannot open; raises DataError where there are none"
-    found, other = _images_in(Path(folder)), [p.suffix.lower() for p in _images_in(Path(folder), _OTHER_SUFFIXES-IMAGE_SUFFIXES)]
+    every = _images_in(Path(folder), IMAGE_SUFFIXES|_OTHER_SUFFIXES)  # one walk through the folder
+    found, other = [p for p in every if p.suffix.lower() in IMAGE_SUFFIXES], [p.suffix.lower() for p in every if p.suffix.lower() not in IMAGE_SUFFIXES]
     left = f'{len(other)} file{"s"*(len(other)>1)} left out: {", ".join(sorted({*other}))} (convert to JPEG)' if other else ''
     if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}){"; "*bool(left)}{left}.')
     if left: warnings.warn(f'{folder}: {left}', stacklevel=2)

@@ -21,6 +21,7 @@ import matplotlib  # noqa: E402
 import torch  # noqa: E402
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
+from ssd_tutorial.cli import count_objects  # noqa: E402
 from ssd_tutorial.detector import Detector, TrainConfig  # noqa: E402
 from ssd_tutorial.doctor import examine_all, find_twins  # noqa: E402
 from ssd_tutorial.errors import MISTAKES, analyse_errors, choose_score, show_mistake  # noqa: E402
@@ -88,15 +89,15 @@ def without(found, worst, judged, vocab):
 
 def counts(data):
     "Images and objects of each split"
-    return {s: dict(images=len(rs), objects=dict(Counter(data.vocab[c] for r in rs for c in r.labels.tolist()))) for s,rs in data.splits.items()}
+    return {s: dict(images=len(rs), objects=dict(count_objects(rs, data.vocab, True))) for s,rs in data.splits.items()}
 
 
 def elsewhere(det, args):
     "mAP on another data set, and how many of its pictures without our classes get a detection all the same"
     data = load_dataset(args.elsewhere); of = lambda splits: det.relabel([r for s in splits for r in data.split(s)], data.vocab); splits = args.splits or list(data.splits)
-    records = of(splits)+[r for r in of(args.only_objects) if len(r.labels)]; found = det.find_in_records(records)
+    records = of(splits)+[r for r in of(args.only_objects) if len(r.labels)]; found, objects = det.find_in_records(records), count_objects(records, det.vocab, True)
     best = [max(f['scores'].tolist(), default=0.) for r,f in zip(records, found) if not len(r.labels)]; report = evaluate_found(found, truth_of(records), det.vocab)
-    return dict(score=det.score, name=data.name, splits=splits, only_objects=args.only_objects, images=len(records), per_class={n: [report.per_class[n], sum(det.vocab[c]==n for r in records for c in r.labels.tolist())] for n in det.vocab[1:]}, objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
+    return dict(score=det.score, name=data.name, splits=splits, only_objects=args.only_objects, images=len(records), per_class={n: [report.per_class[n], objects[n]] for n in det.vocab[1:]}, objects=report.objects, map50=report.map50, without=len(best), alarms={f'{s:.2f}': sum(b>=s for b in best) for s in sorted({det.score,.3,.4,.5})})
 
 
 def before(path, args):
