@@ -91,11 +91,12 @@ def table(
     head, # names of the columns
     rows, # one a row: texts and numbers
     floats:str='.3g', # how a float is written
-): # pandas table, as Jupyter and Colab show it
+): # Markdown, which Jupyter and Colab show as a table
     "Rows as a table"
-    import pandas as pd
+    from IPython.display import Markdown
     text = lambda c: format(c, floats) if isinstance(c, float) else str(c)
-    return pd.DataFrame([[text(c) for c in r] for r in rows], columns=list(head)).style.hide(axis='index')
+    line = lambda cells: '| '+' | '.join(map(text, cells))+' |'
+    return Markdown('\n'.join([line(head), '|'+'---|'*len(head), *map(line, rows)]))
 
 # %% ../nbs/99_notebook.ipynb #d8091c97
 def test_eq(
