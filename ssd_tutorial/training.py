@@ -566,7 +566,8 @@ class BFloat16(Callback):
 
     def _back(self, y):
         "Leave bfloat16, with what came out in float32"
-        self.cast.__exit__(None, None, None); return to_float(y)
+        self.cast.__exit__(None, None, None)
+        return None if y is None else to_float(y)  # None: the model raised an error
 
     def after_fit(self):
         for h in self.hooks: h.remove()
