@@ -19,6 +19,7 @@ NOISE = (
     (FutureWarning, '.torch.jit.script'),        # fastai decorates two functions with it
     (DeprecationWarning, '.torch.jit.script'),
     (UserWarning, 'IProgress not found'),        # a bar of text is drawn instead
+    (UserWarning, 'Consider using IPython.display.IFrame'),
 )
 
 def set_up(
