@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
 NAME = re.compile(r'\d\d[a-z]?_\w+')
 TOOLS = ('nbdev', 'pytest', 'hypothesis', 'pycocotools', 'tidecv')  # readers have none of them
-LONG = ()
+LONG = ( # more than about 15 s on two cores
+    '04_augment', '05_body', '06_training', '07_largest', '08_anchors', '09_matching', '10_grid', '11_multiscale',
+    '12_focal', '14_metrics', '15_detector', '16_fpn', '17_errors', '18_pretrained', '19_ssd300', '91_cli',
+    'solutions/05_body', 'solutions/06_training', 'solutions/07_largest', 'solutions/15_detector')
 COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
 GUARD = '''
 "Put first on the path: connections to other machines fail"
