@@ -112,3 +112,20 @@ def test_the_other_imgaug(tmp_path):
                        env=bare(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])))
     cure = 'pip uninstall -y imgaug pyimgaug && pip install pyimgaug'
     assert r.returncode and cure in r.stderr.splitlines()[-1], r.stderr
+
+
+@pytest.mark.parametrize('line,fault', [
+    ("import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)", 'URLError'),
+    ("import warnings\nwarnings.warn('old word', FutureWarning)", 'a warning on the screen'),
+    ("import os\nfrom pathlib import Path\nassert not os.listdir(Path.home()/'work')", 'FileNotFoundError'),
+    ("import os\nassert os.listdir()==['00_fine.ipynb'] and 'IN_TEST' not in os.environ", None)])
+def test_alone_sees_what_a_reader_would_see(tmp_path, monkeypatch, line, fault):
+    "The network, warnings, files that only the author has: the runner finds each; a sound notebook passes"
+    alone = tool('alone')
+    cell = dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=[line])
+    nb = dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5)
+    (tmp_path/'00_fine.ipynb').write_text(json.dumps(nb))
+    monkeypatch.setattr(alone, 'NBS', tmp_path)
+    monkeypatch.setenv('IN_TEST', '1')
+    _,found = alone.run_alone('00_fine', str(tmp_path), alone.shut_off(), '1')
+    assert (found is None)==(fault is None) and (fault or '') in (found or ''), found
