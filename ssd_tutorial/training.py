@@ -608,8 +608,8 @@ def body_and_head(
 def _no_export(learn):
     "The same Learner, which refuses to be pickled"
     def export(*args, **kwargs):
-        raise NotImplementedError('learn.export would pickle the whole Learner. For the weights: learn.save(NAME); '
-                                  'for a detector in one file: Detector.save of lesson 15')
+        raise NotImplementedError('learn.export would pickle the whole Learner. For the weights: '
+            'learn.save(NAME); for a detector in one file: Detector.save of lesson 15')
     learn.export = export
     return learn
 

@@ -36,8 +36,9 @@ def test_cells_suit_a_reader(path):
         assert not re.search(r"""save(fig)?\(\s*f?['"]images""", s), f'saves a picture: {s[:80]}'
         assert 'import nbdev' not in s and 'os.system' not in s
         if re.search(r'^#\|\s*slow', s, re.M):
-            guard = rf"(long_run|photographs)\(.*({c['id']}|'\)):$"
+            guard = r"(long_run|photographs)\([^:]*'\)+:$"
             assert re.search(guard, s, re.M), f'unguarded: {s[:80]}'
+            assert not c['outputs'] or f"kept='{c['id']}'" in s, f'does not show its output: {s[:80]}'
         meta = c['metadata']
         folded = meta.get('cellView')=='form' and meta.get('jupyter', {}).get('source_hidden')
         assert bool(folded)==bool(re.search(r'^#\|\s*hide\b', s, re.M)), s[:80]
