@@ -20,6 +20,7 @@ NOISE = (
     (DeprecationWarning, '.torch.jit.script'),
     (UserWarning, 'IProgress not found'),        # a bar of text is drawn instead
     (UserWarning, 'Consider using IPython.display.IFrame'),
+    (UserWarning, 'Converting a tensor with requires_grad=True to a scalar'),  # float(loss)
     (DeprecationWarning, 'vert: bool was deprecated'),  # Matplotlib before 3.10 knows no other word
 )
 
