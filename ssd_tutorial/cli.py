@@ -49,15 +49,14 @@ def one_line_errors(
 # %% ../nbs/91_cli.ipynb #406fb836
 class _Steady:
     "A stream whose reader may leave: what is written from then on goes nowhere"
-    def __init__(self, stream): self.stream = stream
-    def __getattr__(self, name): return getattr(self.stream, name)
-
-    def _do(self, act, *args):
-        try: return act(*args)
-        except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-    def write(self, text): return self._do(self.stream.write, text)
-    def flush(self): self._do(self.stream.flush)
+    def __init__(self, stream): self._stream = stream
+    def __getattr__(self, name):
+        found = getattr(self._stream, name)
+        if name not in ('write','writelines','flush'): return found
+        def act(*args):
+            try: return found(*args)
+            except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return act
 
 def steady_streams(
     own:bool=None, # whether these are the process's own streams, so that a reader may leave; None: ask
@@ -429,6 +428,7 @@ def picture_paths(
         taken.add(key+name[len(stem):]); names.append(Path(out)/f'{name}.png')
     return names
 
+# %% ../nbs/91_cli.ipynb #e78244b3
 def _spare(paths, out):
     "Raise DataError where an annotated picture would take the place of a photo"
     from ssd_tutorial.readers import DataError

@@ -20,7 +20,6 @@ from fastai.callback.progress import ProgressCallback
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from fastcore.basics import patch
-from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -270,9 +269,8 @@ def detect_many(self:Detector,
         for i,item in enumerate(items[at:at+bs], at):
             try: img,hw = open(item, self._at_least()); batch.append((i, hw, self.input_of(img)))
             except DataError as e:
-                e = _at_place(e, i, len(items))
-                if unreadable is None: raise e from None
-                unreadable.append((item, str(e)))
+                if unreadable is None: raise _at_place(e, i, len(items)) from None
+                unreadable.append((item, str(_at_place(e, i, len(items)))))
         if not batch: continue
         for (i,hw,_),f in zip(batch, self.detect_batch(torch.stack([x for *_,x in batch]), **settings)): yield i,hw,f
 
@@ -405,6 +403,7 @@ NEEDED = dict(description=lambda v: isinstance(v, dict), vocab=_vocab, size=_who
               coder=lambda v: isinstance(v, dict))  # key of a saved detector → rule of its value
 OPTIONAL = dict(category_ids=_or_none(_listed(_or_none(_whole(-1, 2**53)))), score=_or_none(_real(0, 1)))
 
+# %% ../nbs/15_detector.ipynb #c7300b9a
 def _anchors_of(spec): return sum(l['cells']**2*len(l['shapes']) for l in spec['levels'])
 
 def _check_head(head):
@@ -646,6 +645,7 @@ def _draws(v):
     except Exception: return False
     return True
 
+# %% ../nbs/15_detector.ipynb #34a987b5
 def _cfg(v):
     "Whether these are settings of `TrainConfig`"
     if not isinstance(v, dict) or {*v}-{f.name for f in fields(TrainConfig)}: return False
@@ -704,6 +704,7 @@ def _check_idle(last, path):
     except (psutil.Error, ValueError, TypeError): return
     if alive: raise DetectorError(f'{path}: process {pid} is training into this folder. Choose another folder for --out, or end that process first.')
 
+# %% ../nbs/15_detector.ipynb #847d8755
 def check_last(
     last:dict, # of `read_last`
     data, # `DetectionData` at hand

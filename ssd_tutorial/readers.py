@@ -23,7 +23,7 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
 from fastcore.basics import patch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 from .synthetic import PRESETS, generate
 
@@ -51,7 +51,7 @@ class DataError(ValueError):
         text = printable(super().__str__())
         return text.rpartition('DataError: ')[2].strip() if text.startswith('Caught ') else text  # a worker's
 
-
+# %% ../nbs/03_readers.ipynb #73ea2367
 class _Note(str):
     "What was mended or left out, in words; `counts` says how much: images, objects, mended"
     def __new__(cls, text, **counts):
@@ -125,6 +125,7 @@ def _why_not(image, e):
     if isinstance(e, MemoryError): return 'the memory is too small to decode it; make it smaller'
     return f'{type(e).__name__}: {e}'
 
+# %% ../nbs/03_readers.ipynb #3e15e213
 def _no_picture(image, e):
     "The `DataError` for what cannot be opened as a picture"
     name = _called(image)
@@ -155,6 +156,7 @@ def _bytes_of(x):
         return (x.clip(0,1)*255).round().astype(np.uint8)
     raise DataError(f'pixels of {x.dtype} from {lo:g} to {hi:g}: scale them to uint8, uint16, or floats from 0 to 1.')
 
+# %% ../nbs/03_readers.ipynb #b2444266
 def _pixels(x):
     "(H,W), (H,W,3) or (H,W,4) uint8 of an array or a tensor; `DataError` where it is no picture"
     if tensor := not isinstance(x, np.ndarray): x = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()

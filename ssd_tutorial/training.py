@@ -11,7 +11,7 @@ __all__ = ['progress_bar', 'usable_workers', 'CachedFeatures', 'collate_maps', '
            'set_loader_state', 'training_state', 'load_training_state', 'SaveLast']
 
 # %% ../nbs/06_training.ipynb #69637f13
-import contextlib, ctypes, io, os, random, sys, tempfile, time, warnings
+import contextlib, ctypes, io, os, random, tempfile, time, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -837,6 +837,7 @@ def _opt_fits(learn, opt):
             and all(h.keys()==now.keys() and all(map(_is_number, h.values())) for h,now in zip(opt['hypers'], hypers))
             and all(ok(k, v, p) for p,s in zip(params, opt['state']) for k,v in s.items()))
 
+# %% ../nbs/06_training.ipynb #a78b0513
 def _check_state(learn, state):
     "ValueError where a state is not of this Learner's kind; nothing has been changed yet"
     own = learn.model.state_dict(); best, average, smooth, left = (state.get(k) for k in ('best','average','smooth','left'))
