@@ -633,6 +633,7 @@ def change_tensors(d, rng):
     elif how == 1:
         p[k] = v.double() if rng.random() < 0.5 else v.to(torch.int64)
     elif how == 2 and v.is_floating_point() and v.numel():
+        p[k] = v = v.contiguous().clone(memory_format=torch.contiguous_format)
         v.view(-1)[0] = rng.choice((float("nan"), float("inf"), -float("inf")))
     elif how == 3:
         p[k] = torch.zeros(1).expand(10**6, 10**5)
@@ -731,7 +732,7 @@ def is_documented(e):
 def named(e, folder):
     "Whether a message names a file or a folder of the input"
     said = str(e)
-    return any(p.name in said or p.stem in said for p in Path(folder).rglob("*"))
+    return "/etc/hostname" in said or any(p.name in said or p.stem in said for p in Path(folder).rglob("*"))
 
 
 def outcome(kind, i, seed, inputs):

@@ -832,7 +832,8 @@ def _opt_fits(learn, opt):
     "Whether this is the memory of a Learner's optimiser: a dict for each weight, settings for each group"
     if learn.opt is None: learn.create_opt()
     params, hypers = [p for group in learn.opt.param_lists for p in group], learn.opt.hypers
-    ok = lambda k,v,p: _is_like(v, p) if k in ('grad_avg','sqr_avg') else _is_number(v) or isinstance(v, torch.Tensor)
+    flags = ('step','do_wd','force_train')  # the rest are running means, of the weight's shape
+    ok = lambda k,v,p: _is_number(v) if k in flags else _is_like(v, p) and bool(v.isfinite().all())
     return (len(opt['state'])==len(params) and len(opt['hypers'])==len(hypers)
             and all(h.keys()==now.keys() and all(map(_is_number, h.values())) for h,now in zip(opt['hypers'], hypers))
             and all(ok(k, v, p) for p,s in zip(params, opt['state']) for k,v in s.items()))
