@@ -587,6 +587,8 @@ def _headline(self):
     return parts
 
 # %% ../nbs/90_doctor.ipynb #141993b6
+from .training import save_whole
+
 @patch
 def to_html(self:Diagnosis,
     most:int=12, # thumbnails in a section; the rest is named only
@@ -602,10 +604,8 @@ def write_html(self:Diagnosis,
     path, # to write; its folder is made
     most:int=12, # thumbnails in a section
 )->Path: # the file
-    "Write the page of `to_html`"
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(self.to_html(most), encoding='utf-8', errors='replace')
-    return path
+    "Write the page of `to_html` completely or not at all; raises WriteError"
+    return save_whole(self.to_html(most).encode('utf-8', 'replace'), path)
 
 # %% ../nbs/90_doctor.ipynb #5c4a0b20
 _READERS = dict(voc=read_voc, coco=read_coco, yolo=read_yolo)
