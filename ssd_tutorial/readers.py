@@ -307,7 +307,8 @@ def _parsed_xml(path):
     except Exception:
         declared = re.match(rb'\s*<\?xml[^>]*encoding\s*=\s*["\']([\w.:-]+)', raw)
         if not declared or declared[1].lower() in (b'utf-8',b'utf8'): raise
-        text = raw.decode(declared[1].decode())
+        code = declared[1].decode().lower()
+        text = raw.decode('gb18030' if code in ('gb2312','gbk') else code)  # its larger sister
         return xml_fromstring(re.sub(r'^\s*<\?xml[^>]*\?>', '', text))
 
 # %% ../nbs/03_readers.ipynb #3a10c7d1
@@ -427,7 +428,9 @@ def _coco_box(a):
     "Corners of one annotation, of its box, its outline or its mask; NaN where it gives none"
     box, outline = a.get('bbox'), a.get('segmentation')
     try:
-        if box: x,y,w,h = map(float, box if isinstance(box, list) else ()); return [x,y,x+w,y+h]
+        if box and not (outline and box==[0,0,0,0]):
+            x,y,w,h = map(float, box if isinstance(box, list) else ())
+            return [x, y, x+w, y+h]
         if isinstance(outline, dict): return _mask_box(outline)
         pts = np.concatenate([np.asarray(p, dtype=float).reshape(-1,2) for p in outline]); return [*pts.min(0).tolist(), *pts.max(0).tolist()]
     except (TypeError, ValueError, KeyError, OverflowError): return [math.nan]*4
@@ -758,7 +761,7 @@ def rank(self:Inventory,
     parts, # of the name that the annotation gives it, see `path_parts`
     source, # the annotation file
     split=None, # of the annotation
-)->tuple: # larger is better; its first two numbers are what the names themselves say
+)->tuple: # larger is better; its first three numbers are what the names themselves say
     "How well a picture answers to a name"
     low = lambda names: [n.casefold() for n in names]
     folders, home, said = low(self.inside(path)), low(self.inside(source)), low(parts[:-1])
@@ -862,11 +865,16 @@ def _which_split(raw, unknown, inventory):
 
 def _without_trainval(splits):
     "train, val and both together: keep the parts"
-    key = lambda item: (item.source, item.picture) if isinstance(item, Entry) else item
+    whole = splits.get('trainval', [])
+    entries = bool(whole) and isinstance(whole[0], Entry)
     for part,other in (('val','train'),('train','val')):
-        if 'trainval' in splits and part in splits and other not in splits and isinstance(splits['trainval'][0], Entry):
-            have = {key(e) for e in splits[part]}
-            splits[other] = [e for e in splits['trainval'] if key(e) not in have]
+        if not whole or part not in splits or other in splits: continue
+        if not entries and part!='train': continue  # files: their entries are compared later
+        own = lambda e: (e.source, e.picture) if entries else e
+        name = lambda e: e.picture if entries else e
+        same = own if {*map(own, splits[part])} & {*map(own, whole)} else name
+        have = {*map(same, splits[part])}
+        if entries: splits[other] = [e for e in whole if same(e) not in have]
     if 'train' in splits and 'val' in splits: splits.pop('trainval', None)
     return splits
 
@@ -876,7 +884,7 @@ def _same_place(found, inventory, split):
     for path,group in _grouped(found, lambda f: f[1]).items():
         names = {(e.source, e.picture) for e,_ in group}
         if path is None or len(names)<2: continue
-        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split[id(e)])[:2]
+        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split[id(e)])[:3]
         best = max(rank(e) for e,_ in group)
         yield from (id(e) for e,_ in group if rank(e)<best)
 
@@ -950,6 +958,8 @@ def _records(splits, paths, inventory, vocab, negatives):
     return data
 
 # %% ../nbs/03_readers.ipynb #6141aedc
+class _NoSplit(DataError): "A split that was asked for is not there"
+
 def wanted_splits(
     splits:dict, # name → what is in it
     only, # names of the splits that were asked for; None: all
@@ -959,7 +969,7 @@ def wanted_splits(
     if not only: return splits
     names = {split_of(n) or n for n in only}; whole = [s for s in ('train','trainval','all') if s in splits][:1]
     if whole and 'val' not in splits and names & {'train','val'}: names |= {*whole}
-    if not names & {*splits}: raise DataError(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
+    if not names & {*splits}: raise _NoSplit(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
     return {s: es for s,es in splits.items() if s in names}
 
 def _no_pictures(entries, inventory):
@@ -1024,7 +1034,7 @@ def _voc_lists(inventory, files):
     if not main:
         names = {_nfc(p.stem) for p in files}
         lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
-        main = [p for p in texts if split_of(p.stem) and lists(p)]
+        main = [p for p in texts if split_of(p.stem) and not _LABEL_LINE.match(file_head(inventory, p, 1024)) and lists(p)]
     homes = {next((q.parent for q in p.parents if q.name.lower()=='imagesets'), inventory.root) for p in main}
     spoken = [split_of_path(h.relative_to(inventory.root).parts) for h in homes]
     if len(homes)>1 and None not in spoken and len({*spoken})==len(spoken): return {}  # the folders tell
@@ -1062,6 +1072,9 @@ def _read_voc_files(inventory, files, options):
     "A `DetectionData` of these annotations"
     entries = {p: _voc_entry(p, i, inventory, options) for i,p in enumerate(sorted(files))}
     lists = _voc_lists(inventory, files); stems = _grouped(entries, lambda p: _nfc(p.stem))
+    homes = {p.parent.parent for p in files if p.parent.name.lower()=='annotations'}
+    spoken = [split_of_path(inventory.inside(h/'any')) for h in homes]
+    if len(homes)>1 and (None in spoken or len({*spoken})<len(spoken)): raise _several_sets(homes)
     if not lists: return data_of([*entries.values()], inventory, options, spare='no annotation')
     listed = {(split_of(e.split) or e.split, e.source, e.picture): e for e in _listed(lists, stems, entries, inventory, options)}
     return data_of([*listed.values()], inventory, options)
@@ -1221,6 +1234,8 @@ def _yolo_config(inventory):
     named = {p: d for p,d in found.items() if 'names' in d} or {p: d for p,d in found.items() if d}
     usual = {p: d for p,d in named.items() if p.stem.lower() in ('data','dataset')}
     named = usual or named; first = min(named, key=lambda p: len(p.parts), default=None)
+    if any(not p.is_relative_to(first.parent) for p in named): raise _several_sets({p.parent for p in named})
+    named = {p: d for p,d in named.items() if p.parent==first.parent} if first else {}
     if any(d!=named[first] for d in named.values()):
         raise DataError(f'{inventory.root}: {" and ".join(p.relative_to(inventory.root).as_posix() for p in named)} describe different sets. Give --data the one to use.')
     if first: return first, named[first]
@@ -1243,11 +1258,12 @@ def _yolo_names(inventory):
         if not all(k.isdecimal() and int(k)<10_000 for k in names):
             raise DataError(f'{path}: the keys of "names:" are no class numbers: {[*names][:5]}. Count from 0.')
         by_number = {int(k): n for k,n in names.items()}
-        names = [by_number.get(k, f'class {k}') for k in range(max(by_number, default=-1)+1)]
-    if names and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        names = [by_number.get(k) for k in range(max(by_number, default=-1)+1)]  # None: a number without a name
+    if names and not (isinstance(names, list) and all(isinstance(n, (str,type(None))) for n in names)):
         raise DataError(f'{path}: "names:" is no list of names, but {names if isinstance(names, str) else "list"}. Write names: [cat, dog].')
-    if names and not all(n.strip() for n in names): raise DataError(f'{path}: class {[bool(n.strip()) for n in names].index(False)} has no name. Give it one.')
-    if names: return [n.strip() for n in names]
+    names = [n if n is None else n.strip() for n in names or []]
+    if '' in names: raise DataError(f'{path}: class {names.index("")} has no name. Give it one.')
+    if names: return names
     files = [p for p in inventory.others if _is_class_file(p)]; own = [p for p in files if not p.name.startswith('predefined')]
     if files: return _class_lines(own or files)
     raise DataError(f'{inventory.root}: no class names. Add a data.yaml with "names:", or a classes.txt with one name a line.')
@@ -1300,7 +1316,7 @@ def _pictures_listed(path, split, inventory):
 def _yolo_lists(inventory):
     "Split → lists, of the texts that are called like a split and list pictures"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and split_of(p.stem) and not _is_class_file(p)]
-    pictures = lambda p: any(inventory.candidates(l)[0] for l in _lines(p)[:5])
+    pictures = lambda p: not _LABEL_LINE.match(file_head(inventory, p, 1024)) and any(inventory.candidates(l)[0] for l in _lines(p)[:5])
     return _grouped([p for p in texts if pictures(p)], lambda p: split_of(p.stem))
 
 def _nothing(entries): return entries in (None, '', 'null', '~', 'None') or entries==[]
@@ -1325,7 +1341,9 @@ def _yolo_splits(inventory, labels, options, notes):
         elif found: lost[split] = f'none of the {len(found[1])} pictures that {place} lists is there; the first is {found[1][0]}', len(found[1])
         else: lost[split] = f'{_short(place)[:80]} leads nowhere', 0
     found = bool(splits)
+    wanted = lambda s: not options.only or s in map(split_of, options.only) or 'val' not in places
     for split,(why,n) in lost.items():
+        if not wanted(split): continue
         if split in usual and split not in splits: splits[split] = usual[split]; notes.append(f'{path.name}: {split}: {why}; the pictures of the folder {split} are taken')
         elif split not in splits: _or_note(DataError(f'{path}: {split}: {why}. Correct it, or take the line out.'), 'fix' if split=='test' else options.on_error, notes, images=n)
     if found: return {s: [*dict.fromkeys(ps)] for s,ps in splits.items()}, True
@@ -1347,6 +1365,8 @@ class _Labels:
         self.inventory, self.folders, self.known = inventory, dict(_label_folders(inventory)), {}
         self.stems = {f: {_stem_of_label(p): p for p in ps} for f,ps in self.folders.items()}
         self.pictures = _grouped(inventory.pictures, lambda p: p.parent)
+        twins = [_twin(f, inventory.root) or f for f in self.pictures]; low = lambda f: f.as_posix().casefold()
+        self.taken = {f for f in self.folders if f in self.pictures or low(f) in {*map(low, twins)}}
     def of(self, folder): # of pictures
         "The folder of their labels; None where they have none"
         if folder not in self.known: self.known[folder] = self._look(folder)
@@ -1357,7 +1377,7 @@ class _Labels:
         if twin or folder in self.folders: return twin or folder
         inside = lambda f: f.relative_to(self.inventory.root).parts if f.is_relative_to(self.inventory.root) else ()
         mine, split = {_nfc(p.stem).casefold() for p in self.pictures.get(folder, [])}, split_of_path(inside(folder))
-        others = [f for f in self.folders if split_of_path(inside(f)) in (None, split) or split is None]
+        others = [f for f in self.folders if f not in self.taken and (split_of_path(inside(f)) in (None, split) or split is None)]
         shared = lambda f: (len(mine & self.stems[f].keys()), _agreeing(f.parts, folder.parts), _agreeing(f.parts[::-1], folder.parts[::-1]))
         best = max(others, key=shared, default=None)
         return best if best and shared(best)[0] else None
@@ -1401,7 +1421,7 @@ def _yolo_entry(picture, label, split, names, n_keypoints, options):
     try: objects = read_yolo_txt(label, image_size(picture), notes, n_keypoints)
     except DataError as e: return replace(entry, error=e)
     for o in objects:
-        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names)
+        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names) and names[c] is not None
         o.update(name=names[c]) if known else o.update(name=None, said=f'class {c}')
     return replace(entry, objects=objects)
 
@@ -1411,6 +1431,7 @@ def _read_yolo_files(inventory, files, options):
     names, notes, labels, entries = _yolo_names(inventory), [], _Labels(inventory), []
     if not inventory.pictures: raise DataError(_no_pictures([Entry('', p, []) for p in files], inventory))
     raw, listed = _yolo_splits(inventory, labels, options, notes)
+    if len(raw)>1 and '' in raw and not any(map(labels.label, raw[''])): notes.append(_left(raw.pop(''), 'no label file'))
     splits = settle_splits(raw, inventory, options, notes); config = _yolo_config(inventory)[1]
     n_keypoints = math.prod(int(n) if str(n).isdecimal() else 0 for n in config['kpt_shape']) if isinstance(config.get('kpt_shape'), list) else 0
     for split,pictures in wanted_splits(splits, options.only, inventory).items():
@@ -1423,7 +1444,8 @@ def _read_yolo_files(inventory, files, options):
         entries += [_yolo_entry(p, l, split, names, n_keypoints, options) for p,l in with_labels]
     if not entries: raise DataError(f'{inventory.root}: no label files for its images. A label lies in labels/ where its image lies in images/. {"; ".join(notes)}')
     _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root)
-    data = data_of(entries, inventory, options, names, notes=notes, spare=None if listed else 'no text file beside them')
+    named = [n for n in names if n is not None]; beside = None if listed else 'no text file beside them'
+    data = data_of(entries, inventory, options, named, notes=notes, spare=beside)
     numbers = {n: k for k,n in reversed([*enumerate(names)])}
     return replace(data, category_ids=(-1, *(numbers.get(n, -1) for n in data.vocab[1:])))
 
@@ -1705,24 +1727,29 @@ def _not_known(inventory):
 
 # %% ../nbs/03_readers.ipynb #3a10c822
 def _open_source(source):
-    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, a data.yaml or a JSON file"
+    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, or a file that describes a set"
     kind, root = None, Path(os.path.expanduser(source)); name,_,rest = str(source).partition(':')
     _later_formats()
     if rest and name in FORMATS and not root.exists(): kind, root = name, Path(os.path.expanduser(rest))
     if _is_dir(root): return kind, take_inventory(root)
     suffix = root.suffix.lower()
-    if not _is_file(root) or suffix not in ('.yaml','.yml','.json'):
+    if not _is_file(root) or suffix not in ('.yaml','.yml','.json','.csv','.xml'):
         what = 'a file, not a folder' if _is_file(root) else 'no such folder'
         raise DataError(f'{root}: {what}. Give the folder of a data set, its data.yaml or its COCO JSON, or one of: generated, {", ".join(DATASETS)}.')
-    if suffix=='.json': return 'coco', replace(take_inventory(_home_of(root)), cache={'files': [root]})
+    if suffix not in ('.yaml','.yml'): return _kind_of(root)
     path = _load_yaml(root).get('path'); base = root.parent/path if isinstance(path, str) and path else root.parent
-    inside = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
-    return 'yolo', replace(take_inventory(base if inside else root.parent), cache={'config': root})
+    away = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
+    return 'yolo', replace(take_inventory(base if away else root.parent), cache={'config': root})
 
-def _home_of(path):
-    "The folder that a JSON file describes: its own, or the one above where it lies among annotations only"
-    alone = path.parent.name.lower() in ('annotations','labels','annotation','json')
-    return path.parent.parent if alone else path.parent
+def _kind_of(path):
+    "(format, `Inventory`) of one annotation file, in the folder that it describes"
+    home = path.parent.parent if path.parent.name.lower() in ('annotations','labels','annotation','json') else path.parent
+    inventory = take_inventory(home)
+    if not inventory.pictures: inventory = take_inventory(home.parent)
+    kind = next((n for n,f in FORMATS.items() if path in f.find(inventory)), 'coco' if path.suffix.lower()=='.json' else None)
+    if kind: return kind, replace(inventory, cache={'files': [path]})
+    raise DataError(f'{path}: a file, not a folder. Give the folder of its data set.')
+
 
 # %% ../nbs/03_readers.ipynb #3a10c823
 def recognise(
@@ -1781,6 +1808,15 @@ def _read_source(source, options, seed):
         if name in DATASETS: source = _named(name, rest or None)
     return read_dataset(source, options)
 
+def _read_sources(sources, options, seed):
+    "All of several sets; one that lacks the split that is asked for is passed over, where another has it"
+    sets, lacks = [], None
+    for s in sources:
+        try: sets.append(_read_source(s, options, seed))
+        except _NoSplit as e: lacks = e
+    if not sets: raise lacks or DataError('No data set given.')
+    return sets
+
 # %% ../nbs/03_readers.ipynb #e20e2f8c
 def load_dataset(
     source, # a data set's folder, data.yaml or COCO JSON; 'FORMAT:FOLDER'; 'generated' or 'generated:PRESET'; 'coco_tiny', 'pascal_2007', 'coco_2017', each with ':FOLDER' where they should go; or a list of all these
@@ -1794,9 +1830,10 @@ def load_dataset(
     if on_error not in ON_ERROR: raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
     if unlabelled not in ('leave','negative'): raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
     only = (only,) if isinstance(only, str) else only
-    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled); many = isinstance(source, (list,tuple))
+    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled)
+    sources = source if isinstance(source, (list,tuple)) else [source]
     try:
-        sets = [_read_source(s, options, seed) for s in (source if many else [source])]
+        sets = _read_sources(sources, options, seed)
         data = ensure_splits(check_data(merge_data(sets) if len(sets)>1 else sets[0], on_error), seed)
     except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
     return data if not only else replace(data, splits={s: data.split(s) for s in (split_of(n) or n for n in only)})
