@@ -1045,7 +1045,7 @@ def _voc_lists(inventory, files):
 def _listed_stems(line):
     "What a line of a list may call its annotation: a name; a picture and its annotation; a name and a flag"
     pair = re.split(r'(?<=\.\w{3})\s+|(?<=\.\w{4})\s+', line)
-    ways = [line, *reversed(pair), re.sub(r'\s+-?[01]$', '', line)]
+    ways = [line, *(p for p in pair if p.lower().endswith('.xml')), pair[0], re.sub(r'\s+-?[01]$', '', line)]
     last = [(path_parts(w) or [''])[-1] for w in ways]
     return [re.sub(r'(?i)\.(xml|jpe?g|png|bmp|webp|tiff?|gif)$', '', w) for w in last]
 
@@ -1118,8 +1118,9 @@ def find_coco(
     single = [p for p in files if _nfc(p.stem).casefold() in inventory.by_stem]  # a file for each picture is another format
     if len(single)>20: files = [p for p in files if p not in {*single}]
     ours = [p for p in files if _holds(p, ('images','annotations','categories'))]
-    called = lambda p: p.stem.startswith('instances_') or p.stem.lower().rstrip('0123456789') in SPLIT_WORDS
-    return ours+[p for p in files if called(p) and p not in ours and (ours or p.stem.startswith('instances_'))]
+    alike = {p.name for p in ours}; official = lambda p: p.stem.startswith('instances_')
+    called = lambda p: official(p) or ours and (p.name in alike or split_of(p.stem) and not p.stem.startswith(_NO_BOXES))
+    return ours+[p for p in files if p not in ours and called(p)]
 
 # %% ../nbs/03_readers.ipynb #3a10c80a
 def _coco_split(path, inventory):
@@ -1282,12 +1283,14 @@ def _folder_of(place, split, inventory, base):
     "The folder that a path from anywhere means, with pictures in it and of no other split; None where there is none"
     parts = [p for p in path_parts(place) if '*' not in p]; low = [p.casefold() for p in parts]
     if not parts: return base
-    full = inventory.cache.setdefault('full', {q for p in inventory.pictures for q in p.parents})
+    full = inventory.cache.setdefault('full', {q for p in inventory.pictures for q in p.parents if q.is_relative_to(inventory.root)})
     inside = lambda f: f.relative_to(inventory.root).parts
     found = [f for f in inventory.folders if f.name.casefold()==low[-1] and f in full]
     exact = [f for f in found if f in (base/Path(*parts), inventory.root/Path(*parts))]
-    speaks = split_of_path(tuple(parts)) or split
-    found = exact or [f for f in found if split_of_path(inside(f)) in (None, speaks)]
+    own = split_of_path(tuple(parts)); speaks = own or split
+    below = lambda f: {split_of_path(inside(g)) for g in full if g.is_relative_to(f)}-{None, speaks}
+    fits = lambda f: split_of_path(inside(f))==own if own else split_of_path(inside(f)) in (None, split) and not below(f)
+    found = exact or [f for f in found if fits(f)]
     agree = lambda f: _agreeing([p.casefold() for p in inside(f)][::-1], low[::-1])
     return max(found, key=lambda f: (agree(f), split_of_path(inside(f))==speaks, -len(f.parts)), default=None)
 
