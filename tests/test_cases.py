@@ -261,8 +261,8 @@ refuse('67 one class from one', lambda r: ultra(r, 'names: [cat]\n', text=lambda
 refuse('67c pixels', lambda r: ultra(r, text=lambda i: ''.join(f'0 {a} {b} {c} {d}\n' for n,a,b,c,d in objects(i))), '0.txt: line 1 is', 'look like pixels', policies=('raise',))
 refuse('an empty name', lambda r: (ultra(r, None), put(r/'classes.txt', 'cat\n\ndog\n')), 'line 2 is empty')
 refuse('lists of classes that differ', lambda r: (ultra(r, None), put(r/'classes.txt', 'cat\ndog\n'), put(r/'labels/classes.txt', 'dog\ncat\n')), 'different classes')
-for name in ('instances_val.json','val_coco.json','b/annotations.json'):
-    refuse(f'a damaged {name}', lambda r, name=name: (json_set(r, dict(train=name.replace('val', 'train').replace('b/', 'a/')), dict(train='images')), put(r/name, '{"images": [')), name, 'not readable JSON')
+for name in ('instances_val.json','val_coco.json','val/annotations.json'):
+    refuse(f'a damaged {name}', lambda r, name=name: (json_set(r, dict(train=name.replace('val', 'train')), dict(train='images')), put(r/name, '{"images": [')), name, 'not readable JSON')
 refuse('a film', lambda r: (put(r/'clip.mp4', b'\0\0\0\x18ftypmp42'), picture(r/'a.jpg', 1)), 'clip.mp4 is a video: extract frames', 'not a data set we know')
 refuse('another id for a name', lambda r: [(dump(r/f'{s}.json', coco(SPLITS[s], cats=c)), [picture(r/'images'/f'{i}.jpg', i) for i in SPLITS[s]]) for s,c in dict(train=((1,'cat'),(2,'dog')), val=((2,'cat'),(1,'dog'))).items()], 'in another split')
 
