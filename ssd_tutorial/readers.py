@@ -1164,7 +1164,9 @@ def _read_voc_files(inventory, files, options):
     if not lists: return data_of([*entries.values()], inventory, options, spare='no annotation')
     key = lambda e: (split_of(e.split) or e.split, e.source, e.picture)
     listed = {key(e): e for e in _listed(lists, stems, entries, inventory, options)}
-    notes = []; kept = _annotated([*listed.values()], entries, notes)
+    notes, new = [], [e for e in listed.values() if e.image_id is None]
+    for i,e in enumerate(new, len(entries)): e.image_id = i  # pictures with nothing on them
+    kept = _annotated([*listed.values()], entries, notes)
     rest = [p for p in entries if p not in {e.source for e in listed.values()}]
     if rest:
         notes.append(f'{len(rest)} annotations are on no list and are left out: '

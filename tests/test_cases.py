@@ -61,7 +61,7 @@ def check(data, sizes=None, vocab=('cat','dog'), objects_of=objects):
     if sizes: assert {k: len(v) for k,v in data.splits.items()}==sizes, data.notes
     assert data.vocab==('background',*vocab)
     for split,records in data.splits.items():
-        ids = [number(r.image) for r in records]; assert len({*ids})==len(ids)
+        ids = [number(r.image) for r in records]; assert len({*ids})==len(ids)==len({r.image_id for r in records})
         for i,r in zip(ids, records):
             want = objects_of(i); assert [data.vocab[l] for l in r.labels]==[o[0] for o in want], (r.image, i)
             np.testing.assert_allclose(r.boxes_px, np.array([o[1:] for o in want]).reshape(-1,4), atol=.02)
