@@ -15,5 +15,5 @@ setup(
     long_description=readme, long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]), python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(), extras_require=extras,
-    entry_points=dict(console_scripts=cfg['console_scripts'].split(), nbdev=[f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]), package_data={cfg['lib_path']: ['weights/*']}, include_package_data=True, zip_safe=False,
+    entry_points=dict(console_scripts=cfg['console_scripts'].split(), nbdev=[f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]), package_data={cfg['lib_path']: ['kept.json','weights/*']}, include_package_data=True, zip_safe=False,
     classifiers=['Intended Audience :: Education', 'Programming Language :: Python :: 3', 'License :: OSI Approved :: Apache Software License'])

@@ -1,18 +1,41 @@
 #!/usr/bin/env python3
 """Keep what is derived in step with its source.
 
-python tools/book.py            rewrite the lesson table and the figures of nbs/index.ipynb, README.md, badges and links
+python tools/book.py            rewrite the lesson table and the figures of nbs/index.ipynb, README.md, badges and links;
+                                the plumbing of every lesson and solution (the cell that installs and sets up, absolute
+                                links and pictures, hidden cells collapsed), and ssd_tutorial/kept.json
 python tools/book.py --check    only say what would change; exit 1 if anything would
 python tools/book.py --owner X  make X the GitHub owner (settings.ini), then rewrite everything
 """
-import argparse, configparser, json, re, sys
+import argparse, configparser, hashlib, json, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
 TABLE = re.compile(r'(<!-- lessons -->\n).*?(\n<!-- /lessons -->)', re.S)
 CARD = re.compile(r'<!-- card -->.*?<!-- /card -->', re.S)
-LINK = re.compile(r'(github\.com/|colab\.research\.google\.com/github/)[\w.-]+/ssd_tutorial\b')
+LINK = re.compile(r'(github\.com/|colab\.research\.google\.com/github/|raw\.githubusercontent\.com/)'
+                  r'[\w.-]+/ssd_tutorial\b')
+NAME = re.compile(r'\d\d[a-z]?_\w+\.ipynb')
+HERE = re.compile(r'\]\((?!https?:|#|mailto:)([^)#\s]+)([^)]*)\)')  # a link or a picture beside the notebook
+HIDE, SLOW = re.compile(r'^#\|\s*hide\b', re.M), re.compile(r'^#\|\s*slow\b', re.M)
+COLLAPSED = {'cellView': 'form', 'jupyter': {'source_hidden': True}}  # Colab's word and Jupyter's
+PLUMBING = {'IN_TEST': r'(?<![\'"\w])IN_TEST(?![\'"\w])', 'long_run': r'\blong_run\(', 'photographs': r'\bphotographs\(',
+            'save_cover': r'\bsave_cover\('}  # of ssd_tutorial.notebook, imported where a code cell uses them
+NOT_RUN = 'Not run here: '  # how `long_run` and `photographs` begin; a kept output never does
+SET_UP = """#| hide
+# In Colab: install the package, from where README says. Everywhere: light figures, few warnings.
+import os, sys
+if 'google.colab' in sys.modules:
+    home = 'git+https://github.com/{owner}/ssd_tutorial'
+    source = os.environ.get('SSD_TUTORIAL_SOURCE', home)
+    %pip install -q "{{source}}"
+try:
+    from ssd_tutorial.notebook import {names}
+except ImportError as e:
+    raise ImportError(f'{{e}}: install ssd_tutorial as its README says; in Colab, set '
+                      'SSD_TUTORIAL_SOURCE to a zip or a clone of it') from e
+{call}"""
 
 
 def settings():
@@ -23,7 +46,10 @@ def settings():
 def load(path): return json.loads(path.read_text(encoding='utf-8'))
 def dump(nb): return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+'\n'
 def source(cell): return ''.join(cell['source'])
-def lessons(): return sorted(NBS.glob('[0-9][0-9]_*.ipynb'))
+def lessons(): return sorted(p for p in NBS.glob('*.ipynb') if NAME.fullmatch(p.name))
+def solutions(): return sorted(p for p in (NBS/'solutions').glob('*.ipynb') if NAME.fullmatch(p.name))
+def number(path): return path.name.partition('_')[0]
+def is_code(cell): return cell['cell_type']=='code'
 
 
 def row(path, owner):
@@ -32,7 +58,7 @@ def row(path, owner):
     title, promise = re.search(r'^# (.+)$', first, re.M).group(1), re.search(r'^> (.+)$', first, re.M).group(1)
     minutes = re.search(r'\*\*Runs in\*\* (.+?)(?: on | \(|\.?\s*$)', source(cells[1]), re.M)
     badge = f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{owner}/ssd_tutorial/blob/main/nbs/{path.name})'
-    return f'| {path.name[:2]} | [{title}](https://github.com/{owner}/ssd_tutorial/blob/main/nbs/{path.name}) | {promise} | {minutes.group(1) if minutes else "—"} | {badge} |'
+    return f'| {number(path)} | [{title}](https://github.com/{owner}/ssd_tutorial/blob/main/nbs/{path.name}) | {promise} | {minutes.group(1) if minutes else "—"} | {badge} |'
 
 
 def lesson_table(owner):
@@ -48,16 +74,79 @@ def card_line():
             f'and of {away["without"]} pictures with none of the five it sees something in {away["alarms"][format(away["score"], ".2f")]}.')
 
 
+def set_up_cell(path, cells, owner):
+    "The cell that installs the package in Colab and sets up figures everywhere; what it imports is what the others use"
+    old = next((c for c in cells if is_code(c) and 'google.colab' in source(c) and HIDE.search(source(c))), None)
+    call = re.search(r'^set_up\(.*\)$', source(old), re.M) if old else None
+    code = '\n'.join(source(c) for c in cells if is_code(c) and c is not old)
+    names = [] if number(path)=='99' else [n for n,use in PLUMBING.items() if re.search(use, code)]
+    text = SET_UP.format(owner=owner, names=', '.join([*names, 'set_up']), call=call.group() if call else 'set_up()')
+    fresh = hashlib.sha256(f'set up {path.parent.name}/{path.name}'.encode()).hexdigest()[:8]
+    new = dict(cell_type='code', execution_count=None, id=fresh, metadata={}, outputs=[], source=[])
+    if old is None:
+        old, exp = new, [i for i,c in enumerate(cells) if is_code(c) and source(c).startswith('#| default_exp')]
+        cells.insert(exp[0]+1 if exp else 1, old)
+    old['source'] = text.splitlines(keepends=True)
+
+
+def absolute(text, folder, owner, branch='main'):
+    "Links and pictures that stand beside a notebook, as addresses that work wherever it is opened"
+    def address(m):
+        where = (folder/m.group(1)).resolve()
+        if not where.exists() or ROOT not in where.parents: return m.group()
+        where = where.relative_to(ROOT).as_posix()
+        raw = f'https://raw.githubusercontent.com/{owner}/ssd_tutorial/{branch}/{where}'
+        if where.endswith('.svg'): raw += '?sanitize=true'  # or it is served as text
+        page = f'https://github.com/{owner}/ssd_tutorial/{"blob" if "." in where else "tree"}/{branch}/{where}'
+        return f']({raw if where.endswith((".png", ".svg")) else page}{m.group(2)})'
+    return HERE.sub(address, text)
+
+
+def plumb(path, nb, owner):
+    "One lesson or solution: the cell that sets up, links that work anywhere, hidden cells collapsed, no export at the end"
+    threads = re.compile(r"^#\| hide\n# under test two notebooks run side by side: one thread each\n.*\n.*\.set_num_threads\(1\)\s*$")
+    gone = lambda c: is_code(c) and ('nbdev.nbdev_export()' in source(c) or threads.match(source(c)))
+    nb['cells'] = cells = [c for c in nb['cells'] if not gone(c)]
+    set_up_cell(path, cells, owner)
+    for c in cells:
+        if is_code(c):
+            c['metadata'] = {k: v for k,v in c['metadata'].items() if k not in COLLAPSED}
+            if HIDE.search(source(c)): c['metadata'].update(COLLAPSED)
+        else: c['source'] = absolute(source(c), path.parent, owner).splitlines(keepends=True)
+
+
+def kept(notebooks):
+    "Outputs of the slow cells, by the cell's id: what a reader is shown who does not run them"
+    text = lambda v: ''.join(v) if isinstance(v, list) and all(isinstance(x, str) for x in v) else v
+    out = {}
+    for path,nb in notebooks.items():
+        for c in nb['cells']:
+            if not is_code(c) or not SLOW.search(source(c)) or not c['outputs']: continue
+            shows = [text(o['text']) if o['output_type']=='stream' else {k: text(v) for k,v in o['data'].items()}
+                     for o in c['outputs'] if o.get('name')!='stderr' and o['output_type']!='error']
+            joined = []
+            for o in shows:
+                if isinstance(o, str) and joined and isinstance(joined[-1], str): joined[-1] += o
+                else: joined.append(o)
+            if c['id'] in out: sys.exit(f'{path.name}: two cells have the id {c["id"]}')
+            if any(isinstance(o, str) and NOT_RUN in o for o in joined):
+                sys.exit(f'{path.name}: cell {c["id"]} is slow, and its output was made where it did not run')
+            if joined: out[c['id']] = joined
+    return json.dumps(out, indent=1, ensure_ascii=False, sort_keys=True)+'\n'
+
+
 def rewritten(owner):
     "path → text, for every file that holds something derived"
-    out = {}
-    for p in [*lessons(), *sorted((NBS/'solutions').glob('*.ipynb')), NBS/'index.ipynb']:
-        nb = load(p)
+    out, notebooks = {}, {}
+    for p in [*lessons(), *solutions(), NBS/'index.ipynb']:
+        nb = notebooks[p] = load(p)
+        if p.name!='index.ipynb': plumb(p, nb, owner)
         for c in nb['cells']:
             text = LINK.sub(rf'\g<1>{owner}/ssd_tutorial', source(c))
             if p.name=='index.ipynb': text = CARD.sub(lambda m: f'<!-- card --> {card_line()} <!-- /card -->', TABLE.sub(lambda m: m.group(1)+lesson_table(owner)+m.group(2), text))
             if text!=source(c): c['source'] = text.splitlines(keepends=True)
         out[p] = dump(nb)
+    out[ROOT/'ssd_tutorial'/'kept.json'] = kept({p: nb for p,nb in notebooks.items() if p.name!='index.ipynb'})
     index = json.loads(out[NBS/'index.ipynb'])
     out[ROOT/'README.md'] = readme(index, owner)
     for p in (ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md'):
