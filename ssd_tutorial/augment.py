@@ -39,7 +39,8 @@ def to_input(
     return pixels.permute(2,0,1).contiguous().float().div_(255)  # planes one after the other first: ten times faster than after
 
 # %% ../nbs/04_augment.ipynb #a10c0001
-class InstallError(OSError): "Something that should be installed is missing or broken; the message says what to do"
+class InstallError(OSError):
+    "Something that should be installed is missing or broken; the message says what to do"
 
 def load_imgaug(
 )->tuple: # imgaug's modules `augmenters` and `parameters`
