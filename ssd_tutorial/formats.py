@@ -18,6 +18,13 @@ from .readers import (DataError, Entry, FORMATS, Format, IMAGE_SUFFIXES, Invento
     ReadOptions, SPLIT_WORDS, UNREAD_FORMATS, data_of, file_head, image_size, path_parts, split_of,
     split_of_path, _declared, _flag, _lines, _numbers, _openable, _or_note, _text_of)
 
+_MEND = 'Correct it, or pass on_error="fix" or "skip".'
+
+def _fault(entry, error, mend):
+    "Leave an object out and note it, or say in the entry why it cannot be read"
+    if mend: _or_note(error, 'fix', entry.notes, objects=1)
+    elif entry.error is None: entry.error = error
+
 # %% ../nbs/03b_formats.ipynb #3bf0000b
 COLUMNS = {  # what a column holds → what people call it; the first one counts
     'picture': 'filename imagename imgname image img imageid imagepath imgpath filepath path file '
@@ -119,8 +126,6 @@ def _csv_split(cells):
     return None if word.lower() in ('','unassigned') else word
 
 # %% ../nbs/03b_formats.ipynb #3bf00017
-_MEND = 'Correct it, or pass on_error="fix" or "skip".'
-
 def _csv_objects(path, line, cells, mark, mended):
     "The objects of one line; `DataError` where it cannot be understood"
     where, name = f'{path}: line {line}', _csv_name(cells)
@@ -137,27 +142,20 @@ def _csv_objects(path, line, cells, mark, mended):
     flags = {k: _flag(cells[k]) for k in ('crowd','difficult') if k in cells}
     return [dict(box_px=b, name=name, **flags) for b in boxes]
 
-def _cost(on_error, first=True):
-    "What a fault costs: 'fix' leaves an object out, 'skip' a picture, which is lost only once"
-    return dict(objects=1) if on_error=='fix' else dict(images=int(first))
-
 # %% ../nbs/03b_formats.ipynb #3bf00018
 def csv_entries(
     path, # a table of boxes
-    on_error:str='raise', # at a line without sense: 'fix' leaves its box out, 'skip' its picture
-    notes:list=None, # where that is noted
+    mend:bool=False, # leave out what cannot be understood, with a note; False: the entry's error
 )->list: # of `Entry`, one for each picture; boxes are as written, which may be fractions
-    "Read one table of boxes; `DataError` names the line that cannot be understood"
-    path, found, bad, notes = Path(path), {}, set(), [] if notes is None else notes
-    mended = notes if on_error=='fix' else None
+    "Read one table of boxes; `Entry.error` names a line at fault; `DataError` where it is no text"
+    path, found = Path(path), {}
     for line,cells,mark in _csv_rows(path):
         name, size = cells['picture'], _declared(cells.get('height'), cells.get('width'))
         entry = found.setdefault(name, Entry(name, path, [], size, _csv_split(cells)))
-        try: entry.objects += _csv_objects(path, line, cells, mark, mended)
-        except DataError as e:
-            _or_note(e, on_error, notes, **_cost(on_error, name not in bad))
-            if on_error=='skip' or not name: bad.add(name)
-    return [e for n,e in found.items() if n not in bad]
+        notes = entry.notes if mend else None
+        try: entry.objects += _csv_objects(path, line, cells, mark, notes)
+        except DataError as e: _fault(entry, e, mend and bool(name))
+    return [*found.values()]
 
 # %% ../nbs/03b_formats.ipynb #3bf0001b
 def _is_code(text):
@@ -194,25 +192,34 @@ def _is_table(inventory, path):
     return csv_layout(first) is not None
 
 # %% ../nbs/03b_formats.ipynb #3bf0001e
+def _refuse_one_based(codes, names, source):
+    "Raise where a table seems to count classes from 1, and the list beside it from 0"
+    numbers, n = {int(c) for c in codes if c.isdigit()}, len(names)
+    if numbers and [*names]==[str(i) for i in range(n)] and (min(numbers), max(numbers))==(1, n):
+        raise DataError(f'{source}: its classes run from 1 to {n}, and the list beside it has {n} '
+                        'names: they seem to count from 1, and lists from 0. Put a name for 0 '
+                        'in front of the list.')
+
+# %% ../nbs/03b_formats.ipynb #3bf0001f
 def name_classes(
     entries, # list of `Entry`; their objects get names in place
     lists:dict, # annotation file → code → name, as of `class_list`
 )->dict: # name → its number; empty where the classes were no numbers
-    "Give classes that are codes their names; `DataError` where a list lacks one"
+    "Give classes that are codes their names; `DataError` where they seem to count from 1"
     objects = [(e, o) for e in entries for o in e.objects]
     if not objects or not all(_is_code(o['name']) for _,o in objects): return {}
-    number = {}
+    for source,names in lists.items():
+        _refuse_one_based({o['name'] for e,o in objects if e.source==source}, names, source)
+    number = {n: int(c) for names in lists.values() for c,n in names.items() if c.isdigit()}
     for e,o in objects:
         code, names = o['name'], lists.get(e.source, {})
-        if names and code not in names:
-            raise DataError(f'{e.source}: {e.picture} has an object of class {code}, but the list '
-                            f'of classes has {", ".join([*names][:6])} only. Add it there.')
-        o['name'] = names.get(code, f'class {code}' if code.isdigit() else code)
-        if code.isdigit(): number[o['name']] = int(code)
-    for names in lists.values(): number.update({n: int(c) for c,n in names.items() if c.isdigit()})
+        o['said'] = f'class {code}' if code.isdigit() else code
+        o['name'] = names.get(code) if names else o['said']  # None: the check will say so
+        if code.isdigit() and not names: number[o['name']] = int(code)
+        if code in names: o['said'] = names[code]
     return dict(sorted(number.items(), key=lambda pair: pair[1]))
 
-# %% ../nbs/03b_formats.ipynb #3bf0001f
+# %% ../nbs/03b_formats.ipynb #3bf00020
 def _are_fractions(entries):
     "Whether the boxes of a file are fractions: most end within the first pixel, at no whole number"
     ends = np.array([o['box_px'] for e in entries for o in e.objects], dtype=float).reshape(-1,4)
@@ -233,7 +240,7 @@ def in_pixels(
         return replace(e, objects=objects)
     return [scaled(e) for e in entries]
 
-# %% ../nbs/03b_formats.ipynb #3bf00022
+# %% ../nbs/03b_formats.ipynb #3bf00023
 def _split_near(entry, inventory):
     "The split of an entry: its own word, its file's name, its file's folder, its picture's folder"
     if entry.split: return entry.split
@@ -253,7 +260,7 @@ def _without_wholes(entries, notes):
     gone = {id(e) for e in twice}
     return [e for e in entries if id(e) not in gone]
 
-# %% ../nbs/03b_formats.ipynb #3bf00023
+# %% ../nbs/03b_formats.ipynb #3bf00024
 def find_csv(
     inventory:Inventory, # of a folder
 )->list: # of paths
@@ -261,7 +268,7 @@ def find_csv(
     tables = [p for p in inventory.others if p.suffix.lower() in ('.csv','.tsv')]
     return [p for p in tables if _is_table(inventory, p)]
 
-# %% ../nbs/03b_formats.ipynb #3bf00024
+# %% ../nbs/03b_formats.ipynb #3bf00025
 def read_csv_folder(
     inventory:Inventory, # of a folder
     files, # its tables, see `find_csv`
@@ -270,16 +277,19 @@ def read_csv_folder(
     "Read all tables of a folder as one data set"
     notes, entries = [], []
     for f in files:
-        of_file = csv_entries(f, options.on_error, notes)
+        of_file = csv_entries(f, options.on_error=='fix')
         of_file = [replace(e, split=_split_near(e, inventory)) for e in of_file]
         entries += in_pixels(of_file, inventory)
     entries = _without_wholes(entries, notes)
     number = name_classes(entries, {f: _list_near(inventory, f) for f in files})
-    return data_of(entries, inventory, options, [*number] or None, number or None, notes)
+    return data_of(entries, inventory, options, [*number] or None, number or None, notes,
+                   'no line in the table', False)
 
 FORMATS['csv'] = Format('CSV', find_csv, read_csv_folder, secondary=True)
 
-# %% ../nbs/03b_formats.ipynb #3bf00027
+# %% ../nbs/03b_formats.ipynb #3bf00028
+def _ends(o): return o['box_px'][:2], o['box_px'][2:]
+
 def outline_box(
     points, # (N,2) x and y, pixels
     kind:str='polygon', # 'circle': a centre and a point of the rim; else all are of the outline
@@ -292,7 +302,7 @@ def outline_box(
         p = np.stack([p[0]-r, p[0]+r])
     return [*p.min(0).tolist(), *p.max(0).tolist()]
 
-# %% ../nbs/03b_formats.ipynb #3bf0002a
+# %% ../nbs/03b_formats.ipynb #3bf0002b
 def _labelme_json(path):
     "The content of a LabelMe file; `DataError` where it is none"
     try: d = json.loads(_openable(Path(path)).read_bytes())
@@ -302,7 +312,7 @@ def _labelme_json(path):
         raise DataError(f'{path}: no list of "shapes" in it: not a LabelMe file.')
     return d
 
-# %% ../nbs/03b_formats.ipynb #3bf0002b
+# %% ../nbs/03b_formats.ipynb #3bf0002c
 def _labelme_shape(path, i, shape):
     "(what parts of an object share, the object) of one shape; `DataError` where it makes no sense"
     shape = shape if isinstance(shape, dict) else {}
@@ -316,28 +326,25 @@ def _labelme_shape(path, i, shape):
     key = ('shape', i) if group is None else ('group', name, str(group))
     return key, dict(box_px=box, name=name.strip(), difficult=_flag(shape.get('difficult')))
 
-# %% ../nbs/03b_formats.ipynb #3bf0002c
+# %% ../nbs/03b_formats.ipynb #3bf0002d
 def labelme_entry(
     path, # a JSON file of LabelMe's
-    on_error:str='raise', # at a shape without sense: 'fix' leaves it out, 'skip' its picture
-    notes:list=None, # where that is noted
-): # `Entry`; None where the picture is left out
-    "Read one LabelMe file; `DataError` names the shape that cannot be understood"
-    path, d, objects, notes = Path(path), _labelme_json(path), {}, [] if notes is None else notes
+    mend:bool=False, # leave out what cannot be understood, with a note; False: the entry's error
+)->Entry:
+    "Read one LabelMe file; `Entry.error` names a shape at fault; `DataError` where it is another"
+    path, d, objects = Path(path), _labelme_json(path), {}
+    name = d.get('imagePath') if isinstance(d.get('imagePath'), str) else ''
+    entry = Entry(name, path, [], _declared(d.get('imageHeight'), d.get('imageWidth')))
     for i,shape in enumerate(d['shapes']):
         try: key, found = _labelme_shape(path, i, shape)
-        except DataError as e:
-            _or_note(e, on_error, notes, **_cost(on_error))
-            if on_error=='skip': return None
-            continue
+        except DataError as e: _fault(entry, e, mend); continue
         if key in objects:  # another part of the same object
-            found['box_px'] = outline_box(np.reshape([objects[key]['box_px'], found['box_px']], (4,2)))
+            found['box_px'] = outline_box([*_ends(objects[key]), *_ends(found)])
         objects[key] = found
-    name = d.get('imagePath') if isinstance(d.get('imagePath'), str) else ''
-    size = _declared(d.get('imageHeight'), d.get('imageWidth'))
-    return Entry(name, path, [*objects.values()], size)
+    entry.objects = [*objects.values()]
+    return entry
 
-# %% ../nbs/03b_formats.ipynb #3bf00031
+# %% ../nbs/03b_formats.ipynb #3bf00032
 def _is_labelme(inventory, path):
     "Whether a JSON file is one of LabelMe's, by how it begins"
     head = file_head(inventory, path)
@@ -349,36 +356,41 @@ def find_labelme(
     "The LabelMe files of a folder"
     return [p for p in inventory.others if p.suffix.lower()=='.json' and _is_labelme(inventory, p)]
 
+# %% ../nbs/03b_formats.ipynb #3bf00033
 def _labelme_picture(entry, inventory):
-    "An entry with its picture; `DataError` where only the file itself holds it"
+    "An entry with its picture, or with the error that only the file itself holds it"
     split = split_of_path(inventory.inside(entry.source))
     for name in (entry.picture, entry.source.stem):
         path, _, rivals = inventory.find_picture(name, entry.source, split)
         if path and not rivals: return replace(entry, image=path)
     if path or not _labelme_json(entry.source).get('imageData'): return entry  # data_of names it
     name = entry.picture or entry.source.stem
-    raise DataError(f'{entry.source}: no such image as {name}, but the file itself holds it, as '
-                    '"imageData". pip install labelme-toolkit, and write it out with "labelmetk '
-                    f'extract-image {entry.source.name}"; or pass on_error="skip".')
+    error = DataError(f'{entry.source}: no such image as {name}, but the file itself holds it, as '
+                      '"imageData". pip install labelme-toolkit, and write it out with "labelmetk '
+                      f'extract-image {entry.source.name}"; or pass on_error="skip".')
+    return replace(entry, error=error)
 
-# %% ../nbs/03b_formats.ipynb #3bf00032
+def _usable(entries):
+    "The entries; the first fault where not one file could be read"
+    if all(e.error and not e.picture for e in entries): raise entries[0].error
+    return entries
+
+# %% ../nbs/03b_formats.ipynb #3bf00034
 def read_labelme(
     inventory:Inventory, # of a folder
     files, # its LabelMe files, see `find_labelme`
     options:ReadOptions, # what to do at damage, …
 ): # `DetectionData`, unchecked
     "Read all LabelMe files of a folder as one data set"
-    notes, entries = [], []
+    entries = []
     for f in files:
-        try:
-            entry = labelme_entry(f, options.on_error, notes)
-            if entry: entries.append(_labelme_picture(entry, inventory))
-        except DataError as e: _or_note(e, options.on_error, notes, images=1)
-    return data_of(entries, inventory, options, notes=notes)
+        try: entries.append(_labelme_picture(labelme_entry(f, options.on_error=='fix'), inventory))
+        except DataError as e: entries.append(Entry('', f, [], error=e))
+    return data_of(_usable(entries), inventory, options, spare='no JSON beside them')
 
 FORMATS['labelme'] = Format('LabelMe', find_labelme, read_labelme)
 
-# %% ../nbs/03b_formats.ipynb #3bf00035
+# %% ../nbs/03b_formats.ipynb #3bf00037
 def turned_box(
     box, # corners [x1, y1, x2, y2], pixels
     degrees:float, # clockwise, about the centre
@@ -391,7 +403,7 @@ def turned_box(
     w, h, cx, cy = reach(x2-x1, y2-y1), reach(y2-y1, x2-x1), (x1+x2)/2, (y1+y2)/2
     return [cx-w, cy-h, cx+w, cy+h]
 
-# %% ../nbs/03b_formats.ipynb #3bf00037
+# %% ../nbs/03b_formats.ipynb #3bf00039
 def cvat_box(
     shape, # an XML element: box, polygon, polyline, points, ellipse, mask, cuboid or skeleton
 ): # corners [x1, y1, x2, y2], pixels; None where nothing of it is in the picture
@@ -411,7 +423,7 @@ def cvat_box(
         return outline_box([v(k, 'y'+k[1:]) for k in sorted(a) if re.fullmatch(r'x[tb][lr]\d', k)])
     return outline_box([[float(x) for x in p.split(',')] for p in a['points'].split(';')])
 
-# %% ../nbs/03b_formats.ipynb #3bf0003a
+# %% ../nbs/03b_formats.ipynb #3bf0003c
 def _cvat_root(path):
     "The root of a CVAT file; `DataError` where it cannot be read"
     try: root = parse_xml(_openable(Path(path))).getroot()
@@ -425,11 +437,11 @@ def _cvat_root(path):
                         'CVAT as "CVAT for images 1.1", with its images.')
     return root
 
-# %% ../nbs/03b_formats.ipynb #3bf0003b
+# %% ../nbs/03b_formats.ipynb #3bf0003d
 _SHAPES = ('box','polygon','polyline','points','ellipse','mask','cuboid','skeleton')
 
 def _cvat_objects(path, image):
-    "The objects of one <image>, and a `DataError` for each shape that cannot be understood"
+    "(objects, a `DataError` for each shape that cannot be understood) of one <image>"
     objects, faults = [], []
     for i,shape in enumerate(s for s in image if s.tag in _SHAPES):
         name, why = (shape.get('label') or '').strip(), 'no label'
@@ -444,29 +456,24 @@ def _cvat_objects(path, image):
         faults.append(DataError(f'{where} has {why}. {_MEND}'))
     return objects, faults
 
-# %% ../nbs/03b_formats.ipynb #3bf0003c
+# %% ../nbs/03b_formats.ipynb #3bf0003e
 def cvat_entries(
     path, # an XML file, CVAT for images
-    on_error:str='raise', # at a shape without sense: 'fix' leaves it out, 'skip' its picture
-    notes:list=None, # where that is noted
+    mend:bool=False, # leave out what cannot be understood, with a note; False: the entry's error
 )->tuple: # list of `Entry`, list of the names of all labels
-    "Read one file of CVAT for images; `DataError` names the shape that cannot be understood"
+    "Read one CVAT file; `Entry.error` names a shape at fault; `DataError` where it is no such file"
     path, root, entries = Path(path), _cvat_root(path), []
-    notes = [] if notes is None else notes
     for i,image in enumerate(root.iter('image')):
-        objects, faults = _cvat_objects(path, image)
-        name = image.get('name', '').strip()
+        (objects, faults), name = _cvat_objects(path, image), image.get('name', '').strip()
         size = _declared(image.get('height'), image.get('width'))
-        if not name: faults = [DataError(f'{path}: <image> {i} has no name. {_MEND}')]
-        for n,e in enumerate(faults):
-            _or_note(e, on_error, notes, **_cost(on_error if name else 'skip', n==0))
-        if name and not (faults and on_error=='skip'):
-            entries.append(Entry(name, path, objects, size, image.get('subset') or None))
+        entries.append(Entry(name, path, objects, size, image.get('subset') or None))
+        for e in faults: _fault(entries[-1], e, mend and bool(name))
+        if not name: entries[-1].error = DataError(f'{path}: <image> {i} has no name. {_MEND}')
     names = [(n.text or '').strip() for n in root.iterfind('meta//labels/label/name')]
     names += sorted({o['name'] for e in entries for o in e.objects})
     return entries, list(dict.fromkeys(n for n in names if n))
 
-# %% ../nbs/03b_formats.ipynb #3bf0003f
+# %% ../nbs/03b_formats.ipynb #3bf00041
 def find_cvat(
     inventory:Inventory, # of a folder
 )->list: # of paths
@@ -475,25 +482,25 @@ def find_cvat(
     every = [p for p in inventory.others if p.suffix.lower()=='.xml']
     return [p for p in every if root.match(file_head(inventory, p))]
 
-# %% ../nbs/03b_formats.ipynb #3bf00040
+# %% ../nbs/03b_formats.ipynb #3bf00042
 def read_cvat(
     inventory:Inventory, # of a folder
     files, # its CVAT files, see `find_cvat`
     options:ReadOptions, # what to do at damage, …
 ): # `DetectionData`, unchecked
     "Read all CVAT files of a folder as one data set"
-    notes, entries, names = [], [], []
+    entries, names = [], []
     for f in files:
-        try: of_file, labels = cvat_entries(f, options.on_error, notes)
-        except DataError as e: _or_note(e, options.on_error, notes); continue
+        try: of_file, labels = cvat_entries(f, options.on_error=='fix')
+        except DataError as e: of_file, labels = [Entry('', f, [], error=e)], []
         entries += [replace(e, split=_split_near(e, inventory)) for e in of_file]
         names += labels
-    if not entries: raise DataError([*notes, f'{files[0]}: no <image> in it. Export it anew.'][0])
-    return data_of(entries, inventory, options, list(dict.fromkeys(names)), notes=notes)
+    if not entries: raise DataError(f'{files[0]}: no <image> in it. Export it anew.')
+    return data_of(_usable(entries), inventory, options, list(dict.fromkeys(names)))
 
 FORMATS['cvat'] = Format('CVAT for images', find_cvat, read_cvat)
 
-# %% ../nbs/03b_formats.ipynb #3bf00045
+# %% ../nbs/03b_formats.ipynb #3bf00047
 def _all(*keys): return lambda d: isinstance(d, dict) and {*keys} <= d.keys()
 def _first(*keys): return lambda d: isinstance(d, list) and bool(d) and _all(*keys)(d[0])
 def _values(*keys):
@@ -507,11 +514,12 @@ UNREAD_JSON = {  # what it is → whether a JSON file is that, what to do
     "a project of VIA 3": (_all('project', 'config', 'metadata'), 'Export it from VIA 3 as COCO'),
     "Label Studio's own JSON": (_any(_first('data', 'annotations'), _first('lead_time', 'id')),
         'In Label Studio choose Export, then COCO or YOLO with images'),
-    "CreateML's JSON": (_any(_first('annotations', 'image'), _first('annotations', 'imagefilename')),
+    "CreateML's JSON": (
+        _any(_first('image', 'annotations'), _first('imagefilename', 'annotations')),
         'Export it again from its tool, as COCO or Pascal VOC'),
 }
 
-# %% ../nbs/03b_formats.ipynb #3bf00046
+# %% ../nbs/03b_formats.ipynb #3bf00048
 UNREAD_JSON.update({
     "Supervisely's JSON": (_any(_all('objects', 'size', 'tags'), _all('classes', 'tags')),
         'In Supervisely run the app "Export to COCO" or "Export to Pascal VOC"'),
@@ -527,7 +535,7 @@ UNREAD_JSON.update({
         'Take the file instances_*.json of the same set'),
 })
 
-# %% ../nbs/03b_formats.ipynb #3bf00048
+# %% ../nbs/03b_formats.ipynb #3bf0004a
 _F = r' -?\d+(\.\d+)?'  # a number
 _KITTI = rf'[A-Za-z][\w-]*({_F}){{14,15}}\s'.encode()
 _DOTA = rf'imagesource|({_F[1:]} )({_F[1:]} ){{7}}[A-Za-z][\w-]* [012]\s'.encode()
@@ -546,7 +554,7 @@ UNREAD_BYTES = {  # what it is → ends of its name, how it begins, what to do
         'Convert it to YOLO, as VisDrone.yaml of ultralytics does'),
 }
 
-# %% ../nbs/03b_formats.ipynb #3bf00049
+# %% ../nbs/03b_formats.ipynb #3bf0004b
 def _json_of(inventory, path, most=20_000_000):
     "The content of a JSON file, None where there is none; read once"
     key = ('json', path)
@@ -568,8 +576,8 @@ def _known_bytes(inventory, path):
                  if name.endswith(tuple(ends.split()))
                  and re.match(begins, file_head(inventory, path), re.S)), None)
 
-# %% ../nbs/03b_formats.ipynb #3bf0004a
-_MASKS = 'Export boxes from the tool that made them; or compute them with regionprops of scikit-image'
+# %% ../nbs/03b_formats.ipynb #3bf0004c
+_MASKS = 'Export boxes from their tool; or compute them with regionprops of scikit-image'
 
 def _masks(inventory):
     "A picture that is a mask; None"
@@ -585,9 +593,9 @@ def unread_format(
     files += [p for p in inventory.others if not is_json(p)][:2000]
     found = ((p, (_known_json if is_json(p) else _known_bytes)(inventory, p)) for p in files)
     path, known = next(((p, k) for p,k in found if k), (None, None))
-    if not known and (path := _masks(inventory)): known = ('a mask, which paints objects', _MASKS)
+    if not known and (path := _masks(inventory)): known = ('a mask that paints objects', _MASKS)
     if not known: return None
     where = path.relative_to(inventory.root).as_posix()
-    return f'{where} is {known[0]}, which is not read. {known[1]}.'
+    return f'{where}: {known[0]}, which is not read. {known[1]}.'
 
 UNREAD_FORMATS.append(unread_format)

@@ -143,7 +143,12 @@ def test_numbers_get_names_from_a_list(tmp_path, lists):
 def test_a_number_that_the_list_lacks(tmp_path):
     root = folder(tmp_path/'set', lambda i: [[f'p{i}.jpg',*b,k+1] for k,(n,b) in enumerate(OBJECTS)], 'image,xmin,ymin,xmax,ymax,class')
     write(root/'classes.txt', 'cat\ndog\n')
-    with pytest.raises(DataError, match='class 2.*0, 1'): load_dataset(root)
+    for on_error in ('raise','fix','skip'):
+        with pytest.raises(DataError, match='run from 1 to 2.*count from 1'): load_dataset(root, on_error)
+    write(root/'classes.txt', 'cat\ndog\nbird\n'); assert len(everything(load_dataset(root)))==5
+    write(root/'classes.csv', 'id,name\n1,cat\n'); (root/'classes.txt').unlink()
+    with pytest.raises(DataError, match=r'object 1 \(class 2\) is none of the 1 classes'): load_dataset(root)
+    data = load_dataset(root, 'fix'); assert data.counts['objects']==5 and data.vocab==('background','cat')
 
 
 def test_numbers_are_in_order_of_numbers(tmp_path):
@@ -198,7 +203,7 @@ def test_csv_that_was_made_of_xml_is_not_read_twice(tmp_path):
     for i in range(5):
         objects = ''.join('<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'.format(n, b[0]+1, b[1]+1, *b[2:]) for n,b in OBJECTS)
         write(root/f'p{i}.xml', f'<annotation><filename>p{i}.jpg</filename>{objects}</annotation>')
-    data = check(load_dataset(root)); assert any('CSV' in n for n in data.notes), data.notes
+    data = check(load_dataset(root)); assert any('labels.csv: left unread' in n for n in data.notes), data.notes
 
 
 def test_several_boxes_in_a_cell_and_none(tmp_path):
@@ -215,8 +220,9 @@ def test_csv_damage(tmp_path, line, words):
     write(root/'labels.csv', '\n'.join([*lines[:3], line, *lines[3:]]))
     with pytest.raises(DataError, match=words) as e: load_dataset(root)
     assert 'labels.csv' in str(e.value) and '\n' not in str(e.value)
-    fixed = load_dataset(root, 'fix'); assert len(everything(fixed))==5 and fixed.counts['objects']==1
-    skipped = load_dataset(root, 'skip'); lost = 0 if line.startswith(',') else 1
+    fixed = load_dataset(root, 'fix'); lost = 0 if line.startswith(',') else 1
+    assert len(everything(fixed))==5 and (fixed.counts['objects'], fixed.counts['images'])==(lost, 1-lost)
+    skipped = load_dataset(root, 'skip')
     assert len(everything(skipped))==5-lost and skipped.counts['images']==1
 
 
@@ -253,6 +259,32 @@ def test_columns():
     assert csv_layout('a.jpg,1,2,3,4,5,6') is None and csv_layout('notes, and more') is None
     assert row_boxes(dict(box='(1, 2, 3, 4)'))==[[1,2,4,6]]
     with pytest.raises(ValueError): row_boxes(dict(box='[1, 2, 3]'))
+
+
+@pytest.mark.parametrize('kind', ['csv','labelme','cvat'])
+def test_only_the_split_that_is_asked_for(tmp_path, kind):
+    "Damage in train does not hinder a look at val"
+    root = tmp_path/'set'
+    for s,n in dict(train=3, val=2).items():
+        for i in range(n):
+            picture(root/s/f'{s}{i}.jpg', i)
+            if kind=='labelme': labelme(root/s/f'{s}{i}.json', f'{s}{i}.jpg', ['bad'] if s=='train' else SHAPES)
+        if kind=='csv': write(root/f'{s}.csv', 'image,xmin,ymin,xmax,ymax,class\n'+''.join(f'{s}{i}.jpg,{"x" if s=="train" else 5},6,25,30,cat\n{s}{i}.jpg,30,8,55,38,dog\n' for i in range(n)))
+    if kind=='cvat': cvat(root/'annotations.xml', [(f'{s}{i}.jpg', s, '<box label="cat"/>' if s=='train' else SHAPES_XML) for s,n in dict(train=3, val=2).items() for i in range(n)])
+    with pytest.raises(DataError): load_dataset(root)
+    data = load_dataset(root, only='val'); assert [*data.splits]==['val'] and len(data.valid)==2 and np.allclose(data.valid[0].boxes_px, [CAT,DOG])
+
+
+@pytest.mark.parametrize('kind', ['csv','labelme'])
+def test_pictures_without_annotation(tmp_path, kind):
+    "Noted and left out, or, where that is asked, pictures without objects"
+    root = tmp_path/'set'; header, rows = WAYS['tensorflow']; folder(root, rows, header)
+    if kind=='labelme':
+        (root/'labels.csv').unlink()
+        for i in range(5): labelme(root/f'p{i}.json', f'p{i}.jpg')
+    picture(root/'empty.jpg', 77); data = load_dataset(root)
+    assert len(everything(data))==5 and any('empty.jpg' in n for n in data.notes)
+    data = load_dataset(root, unlabelled='negative'); assert sorted(len(r.labels) for r in everything(data))==[0,2,2,2,2,2]
 
 
 # ---------------------------------------------------------------- LabelMe
