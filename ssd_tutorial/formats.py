@@ -30,13 +30,15 @@ COLUMNS = {  # what a column holds → what people call it; the first one counts
     'picture': 'filename imagename imgname image img imageid imagepath imgpath filepath path file '
                'fname',
     'name': 'classname labelname class label category categoryname labels object name classid '
-            'labelid categoryid',
-    'x1': 'xmin x1 left xtl bboxx1 bboxxmin', 'y1': 'ymin y1 top ytl bboxy1 bboxymin',
-    'x2': 'xmax x2 right xbr bboxx2 bboxxmax', 'y2': 'ymax y2 bottom ybr bboxy2 bboxymax',
+            'labelid categoryid annotationtag',
+    'x1': 'xmin x1 left xtl startx bboxx1 bboxxmin roix1 upperleftcornerx',
+    'y1': 'ymin y1 top ytl starty bboxy1 bboxymin roiy1 upperleftcornery',
+    'x2': 'xmax x2 right xbr endx bboxx2 bboxxmax roix2 lowerrightcornerx',
+    'y2': 'ymax y2 bottom ybr endy bboxy2 bboxymax roiy2 lowerrightcornery',
     'x': 'x bboxx boxx', 'w': 'w boxwidth bboxwidth boxw bboxw',
     'y': 'y bboxy boxy', 'h': 'h boxheight bboxheight boxh bboxh',
     'cx': 'xcenter xcentre centerx cx', 'cy': 'ycenter ycentre centery cy',
-    'box': 'bbox box boundingbox bboxes', 'corners': 'boxesstring',
+    'box': 'bbox box boundingbox bndbox bboxes', 'corners': 'boxesstring',
     'width': 'width imagewidth imgwidth', 'height': 'height imageheight imgheight',
     'split': 'split set subset usage', 'held': 'isvalid isval',
     'crowd': 'iscrowd isgroupof crowd', 'difficult': 'difficult'}
@@ -78,7 +80,8 @@ def csv_layout(
 ): # (delimiter, columns as of `find_columns`, whether the line names them); None: no boxes in it
     "How a table of boxes is written, from its first line"
     for mark in ',;\t|':
-        cells = next(csv.reader([line], delimiter=mark), [])
+        try: cells = next(csv.reader([line], delimiter=mark), [])
+        except csv.Error: continue  # no text
         if columns := find_columns(cells): return mark, columns, True
         for roles in HEADERLESS:
             if _fits(cells, roles): return mark, {r: i for i,r in enumerate(roles) if r!='-'}, False
@@ -104,16 +107,22 @@ def row_boxes(
 
 # %% ../nbs/03b_formats.ipynb #3bf00016
 def _csv_rows(path):
-    "(line number, what a column holds → the text in it) for each line, and the delimiter"
+    "(line number, what a column holds → the text in it, the delimiter) of each line"
     lines = _text_of(path).splitlines(keepends=True)
     start = next((i for i,l in enumerate(lines) if l.strip() and not l.startswith('sep=')), 0)
-    mark, columns, header = csv_layout(lines[start].rstrip()) if lines else None or (',', {}, False)
-    reader = csv.reader(lines[start:], delimiter=mark)
-    for i,row in enumerate(reader):
-        if not any(c.strip() for c in row) or header and not i: continue
-        row += ['']*(len(columns)+max(columns.values())-len(row))
-        yield start+reader.line_num, {k: row[at].strip() for k,at in columns.items()}, mark
+    layout = csv_layout(lines[start].rstrip()) if lines else None
+    if not layout: raise DataError(f'{path}: no columns of a picture and its box in line 1.')
+    mark, columns, header = layout
+    reader, last = csv.reader(lines[start:], delimiter=mark), max(columns.values())
+    try:
+        for i,row in enumerate(reader):
+            if not any(c.strip() for c in row) or header and not i: continue
+            row += ['']*(last+1-len(row))
+            yield start+reader.line_num, {k: row[at].strip() for k,at in columns.items()}, mark
+    except csv.Error as e:
+        raise DataError(f'{path}: not readable as a table ({e}). Correct it.') from None
 
+# %% ../nbs/03b_formats.ipynb #3bf00017
 def _csv_name(cells):
     "The class of a line; a table without classes has one"
     name = cells.get('name', 'object')
@@ -125,7 +134,7 @@ def _csv_split(cells):
     word = cells.get('split', '')
     return None if word.lower() in ('','unassigned') else word
 
-# %% ../nbs/03b_formats.ipynb #3bf00017
+# %% ../nbs/03b_formats.ipynb #3bf00018
 def _csv_objects(path, line, cells, mark, mended):
     "The objects of one line; `DataError` where it cannot be understood"
     where, name = f'{path}: line {line}', _csv_name(cells)
@@ -142,12 +151,12 @@ def _csv_objects(path, line, cells, mark, mended):
     flags = {k: _flag(cells[k]) for k in ('crowd','difficult') if k in cells}
     return [dict(box_px=b, name=name, **flags) for b in boxes]
 
-# %% ../nbs/03b_formats.ipynb #3bf00018
+# %% ../nbs/03b_formats.ipynb #3bf00019
 def csv_entries(
     path, # a table of boxes
     mend:bool=False, # leave out what cannot be understood, with a note; False: the entry's error
 )->list: # of `Entry`, one for each picture; boxes are as written, which may be fractions
-    "Read one table of boxes; `Entry.error` names a line at fault; `DataError` where it is no text"
+    "Read one table of boxes; `Entry.error` names a line at fault; `DataError` where it is none"
     path, found = Path(path), {}
     for line,cells,mark in _csv_rows(path):
         name, size = cells['picture'], _declared(cells.get('height'), cells.get('width'))
@@ -157,7 +166,7 @@ def csv_entries(
         except DataError as e: _fault(entry, e, mend and bool(name))
     return [*found.values()]
 
-# %% ../nbs/03b_formats.ipynb #3bf0001b
+# %% ../nbs/03b_formats.ipynb #3bf0001c
 def _is_code(text):
     "3, or Open Images' /m/01yrx"
     return bool(re.fullmatch(r'\d+|/[mgt]/\w+', text))
@@ -171,7 +180,7 @@ def class_list(
     pairs = [r if _is_code(r[0]) else r[::-1] for r in rows]
     return {code: name for code,name in pairs if _is_code(code)}  # a header has no code
 
-# %% ../nbs/03b_formats.ipynb #3bf0001c
+# %% ../nbs/03b_formats.ipynb #3bf0001d
 _LISTS = re.compile(
     r'_darknet\.labels|(obj|classes|labels)\.names|class-descriptions.*\.csv|'
     r'(class(es)?|labels?|names|class_?(list|names|map(ping)?)|label_?map)\.(txt|csv)')
@@ -191,7 +200,7 @@ def _is_table(inventory, path):
     first = next((l for l in text.splitlines() if l.strip()), '')
     return csv_layout(first) is not None
 
-# %% ../nbs/03b_formats.ipynb #3bf0001e
+# %% ../nbs/03b_formats.ipynb #3bf0001f
 def _refuse_one_based(codes, names, source):
     "Raise where a table seems to count classes from 1, and the list beside it from 0"
     numbers, n = {int(c) for c in codes if c.isdigit()}, len(names)
@@ -200,7 +209,7 @@ def _refuse_one_based(codes, names, source):
                         'names: they seem to count from 1, and lists from 0. Put a name for 0 '
                         'in front of the list.')
 
-# %% ../nbs/03b_formats.ipynb #3bf0001f
+# %% ../nbs/03b_formats.ipynb #3bf00020
 def name_classes(
     entries, # list of `Entry`; their objects get names in place
     lists:dict, # annotation file → code → name, as of `class_list`
@@ -219,7 +228,7 @@ def name_classes(
         if code in names: o['said'] = names[code]
     return dict(sorted(number.items(), key=lambda pair: pair[1]))
 
-# %% ../nbs/03b_formats.ipynb #3bf00020
+# %% ../nbs/03b_formats.ipynb #3bf00021
 def _are_fractions(entries):
     "Whether the boxes of a file are fractions: most end within the first pixel, at no whole number"
     ends = np.array([o['box_px'] for e in entries for o in e.objects], dtype=float).reshape(-1,4)
@@ -240,7 +249,7 @@ def in_pixels(
         return replace(e, objects=objects)
     return [scaled(e) for e in entries]
 
-# %% ../nbs/03b_formats.ipynb #3bf00023
+# %% ../nbs/03b_formats.ipynb #3bf00024
 def _split_near(entry, inventory):
     "The split of an entry: its own word, its file's name, its file's folder, its picture's folder"
     if entry.split: return entry.split
@@ -260,7 +269,7 @@ def _without_wholes(entries, notes):
     gone = {id(e) for e in twice}
     return [e for e in entries if id(e) not in gone]
 
-# %% ../nbs/03b_formats.ipynb #3bf00024
+# %% ../nbs/03b_formats.ipynb #3bf00025
 def find_csv(
     inventory:Inventory, # of a folder
 )->list: # of paths
@@ -268,7 +277,7 @@ def find_csv(
     tables = [p for p in inventory.others if p.suffix.lower() in ('.csv','.tsv')]
     return [p for p in tables if _is_table(inventory, p)]
 
-# %% ../nbs/03b_formats.ipynb #3bf00025
+# %% ../nbs/03b_formats.ipynb #3bf00026
 def read_csv_folder(
     inventory:Inventory, # of a folder
     files, # its tables, see `find_csv`
@@ -287,7 +296,7 @@ def read_csv_folder(
 
 FORMATS['csv'] = Format('CSV', find_csv, read_csv_folder, secondary=True)
 
-# %% ../nbs/03b_formats.ipynb #3bf00028
+# %% ../nbs/03b_formats.ipynb #3bf00029
 def _ends(o): return o['box_px'][:2], o['box_px'][2:]
 
 def outline_box(
@@ -302,7 +311,7 @@ def outline_box(
         p = np.stack([p[0]-r, p[0]+r])
     return [*p.min(0).tolist(), *p.max(0).tolist()]
 
-# %% ../nbs/03b_formats.ipynb #3bf0002b
+# %% ../nbs/03b_formats.ipynb #3bf0002c
 def _labelme_json(path):
     "The content of a LabelMe file; `DataError` where it is none"
     try: d = json.loads(_openable(Path(path)).read_bytes())
@@ -312,7 +321,7 @@ def _labelme_json(path):
         raise DataError(f'{path}: no list of "shapes" in it: not a LabelMe file.')
     return d
 
-# %% ../nbs/03b_formats.ipynb #3bf0002c
+# %% ../nbs/03b_formats.ipynb #3bf0002d
 def _labelme_shape(path, i, shape):
     "(what parts of an object share, the object) of one shape; `DataError` where it makes no sense"
     shape = shape if isinstance(shape, dict) else {}
@@ -320,13 +329,13 @@ def _labelme_shape(path, i, shape):
     try:
         if not isinstance(name, str) or not name.strip(): raise ValueError('no label')
         box = outline_box(shape.get('points'), shape.get('shape_type') or 'polygon')
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         why = e if str(e) in ('no points','no label') else 'points that are no numbers'
         raise DataError(f'{path}: shape {i} ({name}) has {why}. {_MEND}') from None
     key = ('shape', i) if group is None else ('group', name, str(group))
     return key, dict(box_px=box, name=name.strip(), difficult=_flag(shape.get('difficult')))
 
-# %% ../nbs/03b_formats.ipynb #3bf0002d
+# %% ../nbs/03b_formats.ipynb #3bf0002e
 def labelme_entry(
     path, # a JSON file of LabelMe's
     mend:bool=False, # leave out what cannot be understood, with a note; False: the entry's error
@@ -344,7 +353,7 @@ def labelme_entry(
     entry.objects = [*objects.values()]
     return entry
 
-# %% ../nbs/03b_formats.ipynb #3bf00032
+# %% ../nbs/03b_formats.ipynb #3bf00033
 def _is_labelme(inventory, path):
     "Whether a JSON file is one of LabelMe's, by how it begins"
     head = file_head(inventory, path)
@@ -356,7 +365,7 @@ def find_labelme(
     "The LabelMe files of a folder"
     return [p for p in inventory.others if p.suffix.lower()=='.json' and _is_labelme(inventory, p)]
 
-# %% ../nbs/03b_formats.ipynb #3bf00033
+# %% ../nbs/03b_formats.ipynb #3bf00034
 def _labelme_picture(entry, inventory):
     "An entry with its picture, or with the error that only the file itself holds it"
     split = split_of_path(inventory.inside(entry.source))
@@ -375,7 +384,7 @@ def _usable(entries):
     if all(e.error and not e.picture for e in entries): raise entries[0].error
     return entries
 
-# %% ../nbs/03b_formats.ipynb #3bf00034
+# %% ../nbs/03b_formats.ipynb #3bf00035
 def read_labelme(
     inventory:Inventory, # of a folder
     files, # its LabelMe files, see `find_labelme`
@@ -390,7 +399,7 @@ def read_labelme(
 
 FORMATS['labelme'] = Format('LabelMe', find_labelme, read_labelme)
 
-# %% ../nbs/03b_formats.ipynb #3bf00037
+# %% ../nbs/03b_formats.ipynb #3bf00038
 def turned_box(
     box, # corners [x1, y1, x2, y2], pixels
     degrees:float, # clockwise, about the centre
@@ -403,19 +412,20 @@ def turned_box(
     w, h, cx, cy = reach(x2-x1, y2-y1), reach(y2-y1, x2-x1), (x1+x2)/2, (y1+y2)/2
     return [cx-w, cy-h, cx+w, cy+h]
 
-# %% ../nbs/03b_formats.ipynb #3bf00039
+# %% ../nbs/03b_formats.ipynb #3bf0003a
+_SHAPES = ('box','polygon','polyline','points','ellipse','mask','cuboid','skeleton')
+
 def cvat_box(
-    shape, # an XML element: box, polygon, polyline, points, ellipse, mask, cuboid or skeleton
+    shape, # an XML element, one of `_SHAPES`
 ): # corners [x1, y1, x2, y2], pixels; None where nothing of it is in the picture
     "The smallest box around one of CVAT's shapes; ValueError where a number is missing or none"
     a = shape.attrib; v = lambda *names: [float(a[k]) for k in names]
     if a.get('outside')=='1' or shape.tag=='tag': return None  # out of the picture; of all of it
     if shape.tag=='skeleton':
-        inside = [b for b in map(cvat_box, shape) if b]
+        inside = [b for s in shape if s.tag in _SHAPES[:-1] and (b := cvat_box(s))]
         return outline_box(np.reshape(inside, (-1,2))) if inside else None
     if shape.tag=='box': return turned_box(v('xtl','ytl','xbr','ybr'), float(a.get('rotation', 0)))
-    if shape.tag=='mask':
-        x,y,w,h = v('left','top','width','height'); return [x, y, x+w, y+h]
+    if shape.tag=='mask': return _corners(('x',), *v('left','top','width','height'))
     if shape.tag=='ellipse':
         cx,cy,rx,ry = v('cx','cy','rx','ry')
         return turned_box([cx-rx, cy-ry, cx+rx, cy+ry], float(a.get('rotation', 0)), True)
@@ -423,7 +433,7 @@ def cvat_box(
         return outline_box([v(k, 'y'+k[1:]) for k in sorted(a) if re.fullmatch(r'x[tb][lr]\d', k)])
     return outline_box([[float(x) for x in p.split(',')] for p in a['points'].split(';')])
 
-# %% ../nbs/03b_formats.ipynb #3bf0003c
+# %% ../nbs/03b_formats.ipynb #3bf0003d
 def _cvat_root(path):
     "The root of a CVAT file; `DataError` where it cannot be read"
     try: root = parse_xml(_openable(Path(path))).getroot()
@@ -437,9 +447,7 @@ def _cvat_root(path):
                         'CVAT as "CVAT for images 1.1", with its images.')
     return root
 
-# %% ../nbs/03b_formats.ipynb #3bf0003d
-_SHAPES = ('box','polygon','polyline','points','ellipse','mask','cuboid','skeleton')
-
+# %% ../nbs/03b_formats.ipynb #3bf0003e
 def _cvat_objects(path, image):
     "(objects, a `DataError` for each shape that cannot be understood) of one <image>"
     objects, faults = [], []
@@ -456,7 +464,7 @@ def _cvat_objects(path, image):
         faults.append(DataError(f'{where} has {why}. {_MEND}'))
     return objects, faults
 
-# %% ../nbs/03b_formats.ipynb #3bf0003e
+# %% ../nbs/03b_formats.ipynb #3bf0003f
 def cvat_entries(
     path, # an XML file, CVAT for images
     mend:bool=False, # leave out what cannot be understood, with a note; False: the entry's error
@@ -473,7 +481,7 @@ def cvat_entries(
     names += sorted({o['name'] for e in entries for o in e.objects})
     return entries, list(dict.fromkeys(n for n in names if n))
 
-# %% ../nbs/03b_formats.ipynb #3bf00041
+# %% ../nbs/03b_formats.ipynb #3bf00042
 def find_cvat(
     inventory:Inventory, # of a folder
 )->list: # of paths
@@ -482,7 +490,7 @@ def find_cvat(
     every = [p for p in inventory.others if p.suffix.lower()=='.xml']
     return [p for p in every if root.match(file_head(inventory, p))]
 
-# %% ../nbs/03b_formats.ipynb #3bf00042
+# %% ../nbs/03b_formats.ipynb #3bf00043
 def read_cvat(
     inventory:Inventory, # of a folder
     files, # its CVAT files, see `find_cvat`
@@ -500,7 +508,7 @@ def read_cvat(
 
 FORMATS['cvat'] = Format('CVAT for images', find_cvat, read_cvat)
 
-# %% ../nbs/03b_formats.ipynb #3bf00047
+# %% ../nbs/03b_formats.ipynb #3bf00048
 def _all(*keys): return lambda d: isinstance(d, dict) and {*keys} <= d.keys()
 def _first(*keys): return lambda d: isinstance(d, list) and bool(d) and _all(*keys)(d[0])
 def _values(*keys):
@@ -519,7 +527,7 @@ UNREAD_JSON = {  # what it is → whether a JSON file is that, what to do
         'Export it again from its tool, as COCO or Pascal VOC'),
 }
 
-# %% ../nbs/03b_formats.ipynb #3bf00048
+# %% ../nbs/03b_formats.ipynb #3bf00049
 UNREAD_JSON.update({
     "Supervisely's JSON": (_any(_all('objects', 'size', 'tags'), _all('classes', 'tags')),
         'In Supervisely run the app "Export to COCO" or "Export to Pascal VOC"'),
@@ -531,11 +539,15 @@ UNREAD_JSON.update({
         'Convert it to COCO with "python -m scalabel.label.to_coco"'),
     "a JSON of Labelbox": (_any(_first('data_row'), _first('Labeled Data')),
         'Convert it to COCO, as the documentation of Labelbox shows'),
+    "metadata of Hugging Face": (_first('file_name', 'objects'),
+        'Load it with the package datasets, and write its boxes as CSV or COCO'),
+    "a manifest of SageMaker": (_first('source-ref'), 'Write its boxes as CSV, with the columns '
+        'filename, left, top, width, height, class'),
     "COCO captions": (lambda d: _all('images', 'annotations')(d) and 'categories' not in d,
         'Take the file instances_*.json of the same set'),
 })
 
-# %% ../nbs/03b_formats.ipynb #3bf0004a
+# %% ../nbs/03b_formats.ipynb #3bf0004b
 _F = r' -?\d+(\.\d+)?'  # a number
 _KITTI = rf'[A-Za-z][\w-]*({_F}){{14,15}}\s'.encode()
 _DOTA = rf'imagesource|({_F[1:]} )({_F[1:]} ){{7}}[A-Za-z][\w-]* [012]\s'.encode()
@@ -554,16 +566,20 @@ UNREAD_BYTES = {  # what it is → ends of its name, how it begins, what to do
         'Convert it to YOLO, as VisDrone.yaml of ultralytics does'),
 }
 
-# %% ../nbs/03b_formats.ipynb #3bf0004b
+# %% ../nbs/03b_formats.ipynb #3bf0004c
 def _json_of(inventory, path, most=20_000_000):
-    "The content of a JSON file, None where there is none; read once"
+    "The content of a JSON file, None where there is none"
     key = ('json', path)
     if key not in inventory.cache:
-        try: d = json.loads(path.read_bytes()) if path.stat().st_size<most else None
-        except (OSError, ValueError, RecursionError): d = None
+        try:
+            raw = path.read_bytes() if path.stat().st_size<most else b'null'
+            lines = path.suffix.lower() not in ('.json','.vott')  # one document a line
+            d = [json.loads(raw.splitlines()[0])] if lines else json.loads(raw)
+        except (OSError, ValueError, IndexError, RecursionError): d = None
         inventory.cache[key] = d
     return inventory.cache[key]
 
+# %% ../nbs/03b_formats.ipynb #3bf0004d
 def _known_json(inventory, path):
     "(what it is, what to do) of a JSON file that we know and do not read; None"
     d = _json_of(inventory, path)
@@ -576,7 +592,7 @@ def _known_bytes(inventory, path):
                  if name.endswith(tuple(ends.split()))
                  and re.match(begins, file_head(inventory, path), re.S)), None)
 
-# %% ../nbs/03b_formats.ipynb #3bf0004c
+# %% ../nbs/03b_formats.ipynb #3bf0004e
 _MASKS = 'Export boxes from their tool; or compute them with regionprops of scikit-image'
 
 def _masks(inventory):
@@ -588,7 +604,7 @@ def unread_format(
     inventory:Inventory, # of a folder that no reader knows
 ): # a sentence: what the folder holds, and the way out; None where we do not know it either
     "Which format a folder is in that we do not read, and what to do about it"
-    is_json = lambda p: p.suffix.lower() in ('.json','.vott')
+    is_json = lambda p: p.suffix.lower() in ('.json','.vott','.jsonl','.ndjson','.manifest')
     files = [p for p in inventory.others if is_json(p)][:20]
     files += [p for p in inventory.others if not is_json(p)][:2000]
     found = ((p, (_known_json if is_json(p) else _known_bytes)(inventory, p)) for p in files)

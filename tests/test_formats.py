@@ -59,6 +59,8 @@ WAYS = {
     'centre': ('image,x_center,y_center,w,h,class', lambda i: [[f'p{i}.jpg',(b[0]+b[2])/2,(b[1]+b[3])/2,b[2]-b[0],b[3]-b[1],n] for n,b in OBJECTS]),
     'a list in a cell': ('image_id,width,height,bbox,class', lambda i: [[f'p{i}',W,H,f'[{b[0]}.0, {b[1]}.0, {b[2]-b[0]}.0, {b[3]-b[1]}.0]',n] for n,b in OBJECTS]),
     'name before id': ('image_id,class_id,class_name,x_min,y_min,x_max,y_max', lambda i: [[f'p{i}',7,n,*b] for n,b in OBJECTS]),
+    'traffic signs': ('Filename,Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,Class', lambda i: [[f'p{i}.jpg',W,H,*b,n] for n,b in OBJECTS]),
+    'start and end': ('image_path,startX,startY,endX,endY,label', lambda i: [[f'p{i}.jpg',*b,n] for n,b in OBJECTS]),
     'paths of elsewhere': ('path,xmin,ymin,xmax,ymax,class', lambda i: [[rf'C:\work\imgs\p{i}.jpg',*b,n] for n,b in OBJECTS]),
 }
 
@@ -254,6 +256,16 @@ def test_an_empty_table_of_boxes(tmp_path):
     write(tmp_path/'x.csv', 'image,xmin,ymin,xmax,ymax,class\n'); assert csv_entries(tmp_path/'x.csv')==[]
 
 
+def test_tables_that_are_none(tmp_path):
+    for text in ('', 'a,b\n', '\0,\0\n'):
+        write(tmp_path/'x.csv', text)
+        with pytest.raises(DataError, match='x.csv'): csv_entries(tmp_path/'x.csv')
+    (tmp_path/'y.csv').write_bytes('filename,xmin,ymin,xmax,ymax,class\na.jpg,1,2,3,4,狗\n'.encode('gbk'))
+    with pytest.raises(DataError, match='y.csv: not readable text.*UTF-8'): csv_entries(tmp_path/'y.csv')
+    write(tmp_path/'z.csv', 'filename,xmin,ymin,xmax,ymax,class\n'+'"'+'a'*200_000+'",1,2,3,4,cat\n')
+    with pytest.raises(DataError, match='z.csv: not readable as a table'): csv_entries(tmp_path/'z.csv')
+
+
 def test_columns():
     assert find_columns(['image','xmin','ymin','xmax'])=={} and find_columns(['xmin','ymin','xmax','ymax'])=={}
     assert csv_layout('a.jpg,1,2,3,4,5,6') is None and csv_layout('notes, and more') is None
@@ -343,6 +355,16 @@ def test_labelme_groups(tmp_path):
     labelme(tmp_path/'a.json', 'a.jpg', parts); assert [(o['name'],o['box_px']) for o in labelme_entry(tmp_path/'a.json').objects]==[('cat',[0,0,30,9]), ('dog',[1,1,2,2])]
 
 
+@pytest.mark.parametrize('name', ['classes.txt','labels.txt','predefined_classes.txt'])
+def test_a_list_of_classes_beside_labelme(tmp_path, name):
+    for i in range(5): picture(tmp_path/'set'/f'p{i}.jpg', i); labelme(tmp_path/'set'/f'p{i}.json', f'p{i}.jpg')
+    write(tmp_path/'set'/name, '__ignore__\n_background_\ncat\ndog\n'); check(load_dataset(tmp_path/'set'))
+
+
+def test_labelme_shapes_that_are_too_large(tmp_path):
+    labelme(tmp_path/'a.json', 'a.jpg', [shape('cat', [[10**400,1],[2,3]])]); assert 'shape 0' in str(labelme_entry(tmp_path/'a.json').error)
+
+
 def test_a_point_has_no_box(tmp_path):
     for i in range(3): picture(tmp_path/'set'/f'p{i}.jpg', i); labelme(tmp_path/'set'/f'p{i}.json', f'p{i}.jpg', [*SHAPES, shape('cat', [[9,9]], 'point')])
     with pytest.raises(DataError, match=r'object 2 \(cat\) has no area'): load_dataset(tmp_path/'set')
@@ -413,6 +435,12 @@ def test_cvat_shapes(tmp_path, text, want):
     assert np.allclose(e.objects[0]['box_px'], want) and names==['cat'] and e.declared_hw==(H,W)
 
 
+def test_attributes_of_shapes(tmp_path):
+    text = '<skeleton label="cat"><attribute name="age">3</attribute><points label="1" points="5,6"/><points label="2" points="25,30"/></skeleton><box label="dog" xtl="30" ytl="8" xbr="55" ybr="38"><attribute name="a">b</attribute></box>'
+    cvat(tmp_path/'a.xml', [('a.jpg', None, text)]); (e,), _ = cvat_entries(tmp_path/'a.xml')
+    assert e.error is None and np.allclose([o['box_px'] for o in e.objects], [CAT,DOG])
+
+
 def test_cvat_what_is_no_object(tmp_path):
     cvat(tmp_path/'a.xml', [('a.jpg', None, '<tag label="sunny"/>'+box('cat', CAT, outside=1)+box('dog', DOG, occluded2=1))])
     (e,), _ = cvat_entries(tmp_path/'a.xml'); assert [o['name'] for o in e.objects]==['dog']
@@ -469,6 +497,8 @@ UNREAD = {
     'KITTI': (lambda root: write(root/'training/label_2/000000.txt', 'Pedestrian 0.00 0 -0.20 712.40 143.00 810.73 307.92 1.89 0.48 1.20 1.84 1.47 8.41 0.01\n'), 'KITTI.*datum convert'),
     'DOTA': (lambda root: write(root/'labelTxt/P0000.txt', '1.0 2.0 30.0 2.0 30.0 40.0 1.0 40.0 plane 0\n'), 'DOTA.*ultralytics'),
     'VisDrone': (lambda root: write(root/'annotations/0.txt', '684,8,273,116,0,0,0,0\n406,119,265,70,0,0,0,0\n'), 'VisDrone.*YOLO'),
+    'Hugging Face': (lambda root: write(root/'metadata.jsonl', '{"file_name": "a.jpg", "objects": {"bbox": [[1, 2, 3, 4]], "category": [0]}}\n'), 'Hugging Face.*datasets'),
+    'SageMaker': (lambda root: write(root/'output.manifest', '{"source-ref": "s3://x/a.jpg", "boxes": {}}\n'), 'SageMaker.*CSV'),
     'masks': (lambda root: picture(root/'masks'/'a.png'), 'mask.*regionprops'),
 }
 
