@@ -146,6 +146,7 @@ def _csv_objects(path, line, cells, mark, mended):
     except ValueError:
         said = ', '.join(f'{k} {v!r}' for k,v in cells.items() if k not in ('picture','name'))
         raise DataError(f'{where}: {name!r} has no four numbers: {said}. {_MEND}') from None
+    if '\n' in cells['picture']: raise DataError(f'{where}: a quotation mark is open. {_MEND}')
     lacks = 'picture' if not cells['picture'] else 'class' if boxes and not name else None
     if lacks: raise DataError(f'{where} names no {lacks}. {_MEND}')
     flags = {k: _flag(cells[k]) for k in ('crowd','difficult') if k in cells}

@@ -228,6 +228,13 @@ def test_csv_damage(tmp_path, line, words):
     assert len(everything(skipped))==5-lost and skipped.counts['images']==1
 
 
+def test_a_quotation_mark_that_is_not_closed(tmp_path):
+    header, rows = WAYS['tensorflow']; root = folder(tmp_path/'set', rows, header)
+    write(root/'labels.csv', (root/'labels.csv').read_text().replace('p3.jpg', '"p3.jpg', 1))
+    with pytest.raises(DataError, match='quotation mark is open') as e: load_dataset(root)
+    assert '\n' not in str(e.value)
+
+
 def test_csv_box_outside(tmp_path):
     root = folder(tmp_path/'set', lambda i: [[f'p{i}.jpg',5,6,25+60*(i==2),30,'cat']], 'image,xmin,ymin,xmax,ymax,class')
     with pytest.raises(DataError, match=r'p2.jpg: object 0 \(cat\) lies partly outside'): load_dataset(root)
