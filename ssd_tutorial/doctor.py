@@ -102,7 +102,9 @@ def _peak(image):
     if isinstance(image, np.ndarray): return int(image.max()) if image.dtype==np.uint16 else None
     with Image.open(image) as head:
         if head.mode.startswith('I'): return int(np.asarray(head).max())
-        if '16' in str(head.tile): return 257*max(high for _,high in head.convert('RGB').getextrema())
+        stored = [t[3] if isinstance(t[3], str) else str(t[3][:1]) for t in head.tile]
+        if any(';16' in mode for mode in stored):  # three colours, of which Pillow keeps 8 bits
+            return 257*max(high for _,high in head.convert('RGB').getextrema())
 
 # %% ../nbs/90_doctor.ipynb #ed4e17c1
 def examine(
@@ -463,7 +465,8 @@ def check_depth(
     says = f'{_n(len(deep), "picture")} of 16 bits'
     if not low: return Finding('fine', 'Depth of pictures', f'{says}, which use all of them.')
     bits = max(f.peak for f in low).bit_length()
-    says += f', and {n if n<len(deep) else "all"} of them use {bits} bits or fewer: read as 16, they are nearly black'
+    says += (f', and {n if n<len(deep) else "all"} of them use {bits} bits or fewer: read as 16, they '
+             'are nearly black, and each program guesses in its own way how many bits were meant')
     if n<len(deep): says += '; the others use more, so that brightness jumps from picture to picture'
     names = [f'{f.name} ({f.split}): no value above {f.peak} of 65535' for f in low]
     todo = f'Multiply all pictures by {1<<16-bits} and save them again, so that every program reads them alike.'
@@ -481,7 +484,7 @@ def check_splits(
         rows.append([s, str(len(rs)), str(len(c.objects(s)[1])), str(sum(not len(r.labels) for r in rs)), *map(str,flags)])
     n = {s: len(of(s)) for s in c.splits}; says = '; '.join(f'{s}: {_n(k, "image")}' for s,k in n.items())+'.'
     if not n.get('train'): return Finding('look', 'Splits', f'{says} There is no train split, so this set can be measured on but not trained on.', 'Add a train split if you want to train.', table=rows)
-    if n.get('val',0)<c.limits.few_images: return Finding('look', 'Few images to measure on', f'{says} With {n.get("val",0)} images in val, mAP moves by hundredths when one picture changes.', 'Hold out more, or compare only large differences.', c.notes, table=rows)
+    if n.get('val',0)<c.limits.few_images: return Finding('look', 'Few images to measure on', f'{says} With {_n(n.get("val",0), "image")} in val, mAP moves by hundredths when one picture changes.', 'Hold out more, or compare only large differences.', c.notes, table=rows)
     if c.notes: return Finding('look', 'Splits', f'{says} Reading made a choice that you should know: {"; ".join(c.notes[:2])}.', 'If you want another split, write it into the data set.', c.notes, table=rows)
     return Finding('fine', 'Splits', f'{says} Enough to learn from and to measure on.', table=rows)
 

@@ -1,5 +1,5 @@
 "Doctor: every planted fault is found by name, a clean set passes, the page stands alone and opens in a browser"
-import html.parser, json, re, shutil, subprocess
+import html.parser, json, re, shutil, struct, subprocess, zlib
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -255,6 +255,27 @@ def test_dark_pictures_of_16_bits(tmp_path, bits, severity):
     f = finding(diagnose(files(tmp_path/'set', make=deep), progress=False), 'depth')
     assert f.severity==severity and len(f.names)==(6 if severity=='look' else 0)
     if severity=='look': assert f'{bits} bits' in f.says and f'by {1<<16-bits} ' in f.todo and '0.png' in f.names[0]
+
+
+def png_of_16_bits(path, rgb):
+    "A PNG of three colours of 16 bits, which Pillow cannot write"
+    h,w,_ = rgb.shape; chunk = lambda kind, data: struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
+    rows = b''.join(b'\0'+row.astype('>u2').tobytes() for row in rgb)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(rows))+chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize('bits,severity', [(12,'look'), (16,'fine')])
+def test_three_colours_of_16_bits(tmp_path, bits, severity):
+    root = files(tmp_path/'set')
+    for i in range(6): png_of_16_bits(root/'images'/f'{i}.png', np.random.default_rng(i).integers(0, 1<<bits, (48,64,3)))
+    f = finding(diagnose(root, progress=False), 'depth'); assert f.severity==severity and '6 pictures of 16 bits' in f.says
+
+
+def test_photographs_are_not_deep(tmp_path):
+    "Whatever numbers stand in their headers"
+    root = files(tmp_path/'set', size=(216,116)); sixteen = 'All pictures have 8 bits a colour.'
+    for i in range(6): Image.open(root/'images'/f'{i}.png').save(root/'images'/f'{i}.{("jpg","tif")[i%2]}'); (root/'images'/f'{i}.png').unlink()
+    assert finding(diagnose(root, progress=False), 'depth').says==sixteen
 
 
 def test_pictures_of_8_bits_are_not_deep(clean, tmp_path):
