@@ -12,13 +12,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 # %% ../nbs/99_notebook.ipynb #a5ab1b38
-IN_TEST = bool(os.environ.get('IN_TEST'))  # `nbdev_test` sets it; speed and scores are asserted only there
+IN_TEST = bool(os.environ.get('IN_TEST'))  # set by `nbdev_test`; speed and scores are asserted there
 
 # %% ../nbs/99_notebook.ipynb #49eefa7a
 NOISE = (
     (FutureWarning, '.torch.jit.script'),        # fastai decorates two functions with it
     (DeprecationWarning, '.torch.jit.script'),
     (UserWarning, 'IProgress not found'),        # a bar of text is drawn instead
+    (UserWarning, 'Consider using IPython.display.IFrame'),
+    (UserWarning, 'Converting a tensor with requires_grad=True to a scalar'),  # float(loss)
+    (DeprecationWarning, 'vert: bool was deprecated'),  # Matplotlib before 3.10 knows no other word
 )
 
 def set_up(
@@ -37,7 +40,7 @@ def set_up(
 # %% ../nbs/99_notebook.ipynb #7afaebd0
 def kept_output(
     cell:str, # id of a slow cell
-)->list: # texts, and dicts of MIME type → data as Jupyter displays them; empty where nothing is kept
+)->list: # texts, and dicts of MIME type → data that Jupyter displays; empty: nothing is kept
     "What a slow cell showed when it last ran"
     path = files('ssd_tutorial')/'kept.json'
     return json.loads(path.read_text(encoding='utf-8')).get(cell, []) if path.is_file() else []
@@ -68,10 +71,11 @@ def photographs(
     shows:str, # what the cell would show
     kept:str=None, # id of the cell
 ): # Path of the folder; None where it is not there
-    "Where a data set of photographs lies; where it does not, say what the cell would show, and show what it showed"
+    "Where photographs lie; where they do not, say what the cell would show, and show what it showed"
     root = Path(os.environ.get('SSD_TUTORIAL_DATA', 'data'))/name
     if root.is_dir(): return root
-    _stand(kept, f"{shows}. It needs photographs in {root}: see 'Photographs for the slow cells' in the README.")
+    _stand(kept, f'{shows}. It needs photographs in {root}: '
+                 'README says how to get them, under "Photographs for the slow cells".')
 
 # %% ../nbs/99_notebook.ipynb #0b358694
 def save_cover(
@@ -79,7 +83,7 @@ def save_cover(
     name:str, # file: '08_anchors.png'
     dpi:int=80, # of a figure
 ):
-    "Save the picture at the top of a lesson, where `SSD_TUTORIAL_IMAGES` names a folder; a figure is closed"
+    "Save the picture at the top of a lesson where `SSD_TUTORIAL_IMAGES` names a folder; close a figure"
     folder = os.environ.get('SSD_TUTORIAL_IMAGES')
     if hasattr(picture, 'savefig'):
         if folder: picture.savefig(Path(folder)/name, dpi=dpi)
