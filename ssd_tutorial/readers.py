@@ -307,7 +307,8 @@ def _parsed_xml(path):
     except Exception:
         declared = re.match(rb'\s*<\?xml[^>]*encoding\s*=\s*["\']([\w.:-]+)', raw)
         if not declared or declared[1].lower() in (b'utf-8',b'utf8'): raise
-        text = raw.decode(declared[1].decode())
+        code = declared[1].decode().lower()
+        text = raw.decode('gb18030' if code in ('gb2312','gbk') else code)  # its larger sister
         return xml_fromstring(re.sub(r'^\s*<\?xml[^>]*\?>', '', text))
 
 # %% ../nbs/03_readers.ipynb #3a10c7d1
@@ -427,7 +428,9 @@ def _coco_box(a):
     "Corners of one annotation, of its box, its outline or its mask; NaN where it gives none"
     box, outline = a.get('bbox'), a.get('segmentation')
     try:
-        if box: x,y,w,h = map(float, box if isinstance(box, list) else ()); return [x,y,x+w,y+h]
+        if box and not (outline and box==[0,0,0,0]):
+            x,y,w,h = map(float, box if isinstance(box, list) else ())
+            return [x, y, x+w, y+h]
         if isinstance(outline, dict): return _mask_box(outline)
         pts = np.concatenate([np.asarray(p, dtype=float).reshape(-1,2) for p in outline]); return [*pts.min(0).tolist(), *pts.max(0).tolist()]
     except (TypeError, ValueError, KeyError, OverflowError): return [math.nan]*4
@@ -674,15 +677,24 @@ class Inventory:
     @cached_property
     def by_stem(self):
         "Name without suffix, in small letters → pictures; a mask is no picture of its own"
-        every = [*self.pictures, *(p for p in self.others if p.suffix.lower() in _OTHER_SUFFIXES)]
-        plain = [p for p in every if not _is_mask(p)]
+        unopened = [p for p in self.others if p.suffix.lower() in _OTHER_SUFFIXES]
+        plain = [p for p in (*self.pictures, *unopened) if not _is_mask(p)]
         return _grouped(plain, lambda p: _nfc(p.stem).casefold())
-    def named(self, *names): # file names in small letters
-        "The other files that are called so"
-        return [p for p in self.others if p.name.lower() in names]
-    def inside(self, path): # of a file in the folder
-        "The folders from the root to a file; none for a file that lies elsewhere"
-        return path.relative_to(self.root).parts[:-1] if path.is_relative_to(self.root) else ()
+
+# %% ../nbs/03_readers.ipynb #385247ce
+@patch
+def named(self:Inventory,
+    *names, # file names in small letters
+)->list: # of paths
+    "The other files that are called so"
+    return [p for p in self.others if p.name.lower() in names]
+
+@patch
+def inside(self:Inventory,
+    path, # of a file
+)->tuple: # names of folders; none for a file that lies elsewhere
+    "The folders from the root to a file"
+    return path.relative_to(self.root).parts[:-1] if path.is_relative_to(self.root) else ()
 
 # %% ../nbs/03_readers.ipynb #3a10c7e4
 def _looks_into(entry):
@@ -758,7 +770,7 @@ def rank(self:Inventory,
     parts, # of the name that the annotation gives it, see `path_parts`
     source, # the annotation file
     split=None, # of the annotation
-)->tuple: # larger is better; its first two numbers are what the names themselves say
+)->tuple: # larger is better; its first three numbers are what the names themselves say
     "How well a picture answers to a name"
     low = lambda names: [n.casefold() for n in names]
     folders, home, said = low(self.inside(path)), low(self.inside(source)), low(parts[:-1])
@@ -860,13 +872,19 @@ def _which_split(raw, unknown, inventory):
     return (f'{inventory.root}: which of its parts are for training? They are called {said}. '
             'Name them train, val and test, or give --data the one to use.')
 
+# %% ../nbs/03_readers.ipynb #c58c2caf
 def _without_trainval(splits):
     "train, val and both together: keep the parts"
-    key = lambda item: (item.source, item.picture) if isinstance(item, Entry) else item
+    whole = splits.get('trainval', [])
+    entries = bool(whole) and isinstance(whole[0], Entry)
     for part,other in (('val','train'),('train','val')):
-        if 'trainval' in splits and part in splits and other not in splits and isinstance(splits['trainval'][0], Entry):
-            have = {key(e) for e in splits[part]}
-            splits[other] = [e for e in splits['trainval'] if key(e) not in have]
+        if not whole or part not in splits or other in splits: continue
+        if not entries and part!='train': continue  # files: their entries are compared later
+        own = lambda e: (e.source, e.picture) if entries else e
+        name = lambda e: e.picture if entries else e
+        same = own if {*map(own, splits[part])} & {*map(own, whole)} else name
+        have = {*map(same, splits[part])}
+        if entries: splits[other] = [e for e in whole if same(e) not in have]
     if 'train' in splits and 'val' in splits: splits.pop('trainval', None)
     return splits
 
@@ -876,7 +894,7 @@ def _same_place(found, inventory, split):
     for path,group in _grouped(found, lambda f: f[1]).items():
         names = {(e.source, e.picture) for e,_ in group}
         if path is None or len(names)<2: continue
-        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split[id(e)])[:2]
+        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split[id(e)])[:3]
         best = max(rank(e) for e,_ in group)
         yield from (id(e) for e,_ in group if rank(e)<best)
 
@@ -893,17 +911,22 @@ def _find_all(splits, inventory, options, notes):
     return {id(e): None if id(e) in lost else p for e,p in found}
 
 # %% ../nbs/03_readers.ipynb #5582da37
-def _spare(splits, paths, inventory):
-    "Split → pictures that lie among those of the split, and that no entry is about"
-    home = {paths[id(e)].parent: s for s,es in splits.items() for e in es if paths.get(id(e))}; used = {*paths.values()}
+def _take_spare(data, paths, inventory, options, notes, why, count):
+    "Pictures that lie among those of a split and that no entry is about: left out with a note, or negatives"
+    home = {r.image.parent: s for s,rs in data.items() for r in rs}
+    used = {*paths.values()}
     rest = [p for p in inventory.pictures if p.parent in home and p not in used and not _is_mask(p)]
-    return _grouped(rest, lambda p: home[p.parent])
+    if rest and options.unlabelled!='negative': notes.append(_left(rest, why, count))
+    if options.unlabelled!='negative': return
+    first = 1+max((r.image_id for rs in data.values() for r in rs), default=-1)
+    for i,p in enumerate(rest, first): data[home[p.parent]].append(make_record(p, i, None, []))
 
 # %% ../nbs/03_readers.ipynb #3a10c7fc
 def _left(images, why, count=True):
     "A note on images that nobody said anything about"
-    some = f'{", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}'
-    return _Note(f'{len(images)} images have {why} and are left out: {some}; unlabelled="negative" takes them as images without objects', images=len(images)*count)
+    some = ', '.join(p.name for p in images[:5])+(' …' if len(images)>5 else '')
+    return _Note(f'{len(images)} images have {why} and are left out: {some}; '
+                 'unlabelled="negative" takes them as images without objects', images=len(images)*count)
 
 def _without_errors(splits, options, notes):
     "Raise or note what could not be read, and leave it out"
@@ -920,36 +943,39 @@ def data_of(
     names=None, # of the classes, in order; None: the names found, sorted
     ids:dict=None, # name → the data set's own category id; None: it has none
     notes:list=None, # what was noted so far
-    spare:str=None, # what pictures lack that lie among the others and have no entry, for a note; None: they are none of the set
+    spare:str=None, # what pictures lack that lie among the others and have no entry; None: no matter
     count_spare:bool=True, # whether they count as images left out
 )->DetectionData: # unchecked
-    "Entries of any format as a data set: splits settled, pictures found, classes counted; `DataError` names what cannot be told"
+    "Entries of any format as a data set; `DataError` names what cannot be told"
     options, notes = options or ReadOptions(), [] if notes is None else notes
     splits = settle_splits(_raw_splits(entries, inventory), inventory, options, notes)
-    if names is None: names = sorted({o['name'] for e in entries for o in e.objects if o['name'] is not None})
-    vocab = tuple(options.vocab) if options.vocab else make_vocab(names, notes)
-    wanted = wanted_splits(splits, options.only, inventory); every = _find_all(wanted, inventory, options, notes)
-    wanted = _without_errors(wanted, options, notes)
-    if entries and every and not any(every.values()): raise DataError(_no_pictures(entries, inventory))
-    rest = _spare(wanted, every, inventory) if spare and len(wanted)==len(splits) else {}
-    data = _records(wanted, every, inventory, vocab, rest if options.unlabelled=='negative' else {})
-    left = [p for ps in rest.values() for p in ps] if options.unlabelled=='leave' else []
-    if left: notes.append(_left(left, spare, count_spare))
-    return DetectionData(data, vocab, None if ids is None else tuple(ids.get(n, -1) for n in vocab), inventory.root.resolve().name, notes)
+    vocab = _vocab_of(entries, names, options, notes)
+    wanted = wanted_splits(splits, options.only, inventory)
+    paths = _find_all(wanted, inventory, options, notes)
+    if paths and not any(paths.values()): raise DataError(_no_pictures(entries, inventory))
+    data = _records(_without_errors(wanted, options, notes), paths, inventory, vocab)
+    if spare and len(wanted)==len(splits): _take_spare(data, paths, inventory, options, notes, spare, count_spare)
+    return DetectionData(data, vocab, ids and tuple(ids.get(n, -1) for n in vocab), inventory.root.resolve().name, notes)
 
 # %% ../nbs/03_readers.ipynb #3a10c7f7
-def _records(splits, paths, inventory, vocab, negatives):
-    "Split → records, of its entries and of pictures with nothing on them"
+def _vocab_of(entries, names, options, notes):
+    "The names to expect, those that are declared, or those that are found"
+    if options.vocab: return tuple(options.vocab)
+    found = {o['name'] for e in entries for o in e.objects}-{None} if names is None else None
+    return make_vocab(sorted(found) if names is None else names, notes)
+
+def _records(splits, paths, inventory, vocab):
+    "Split → records"
     label = {n: i for i,n in enumerate(vocab)}
-    number = {k: i for i,k in enumerate(dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es))}
+    keys = dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es)
+    number = {k: i for i,k in enumerate(keys)}
     where = lambda e: paths[id(e)] or inventory.missing(e.picture, e.source)
-    data = {s: [_record(e, where(e), label, number) for e in es if id(e) in paths] for s,es in splits.items()}
-    first = 1+max((r.image_id for rs in data.values() for r in rs), default=-1)
-    for s,p in [(s,p) for s,ps in negatives.items() for p in ps]:
-        data[s].append(make_record(p, first, None, [])); first += 1
-    return data
+    made = lambda es: [_record(e, where(e), label, number) for e in es if id(e) in paths]
+    return {s: made(es) for s,es in splits.items()}
 
 # %% ../nbs/03_readers.ipynb #6141aedc
+class _NoSplit(DataError): "A split that was asked for is not there"
+
 def wanted_splits(
     splits:dict, # name → what is in it
     only, # names of the splits that were asked for; None: all
@@ -959,7 +985,7 @@ def wanted_splits(
     if not only: return splits
     names = {split_of(n) or n for n in only}; whole = [s for s in ('train','trainval','all') if s in splits][:1]
     if whole and 'val' not in splits and names & {'train','val'}: names |= {*whole}
-    if not names & {*splits}: raise DataError(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
+    if not names & {*splits}: raise _NoSplit(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
     return {s: es for s,es in splits.items() if s in names}
 
 def _no_pictures(entries, inventory):
@@ -1024,7 +1050,7 @@ def _voc_lists(inventory, files):
     if not main:
         names = {_nfc(p.stem) for p in files}
         lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
-        main = [p for p in texts if split_of(p.stem) and lists(p)]
+        main = [p for p in texts if split_of(p.stem) and not _LABEL_LINE.match(file_head(inventory, p, 1024)) and lists(p)]
     homes = {next((q.parent for q in p.parents if q.name.lower()=='imagesets'), inventory.root) for p in main}
     spoken = [split_of_path(h.relative_to(inventory.root).parts) for h in homes]
     if len(homes)>1 and None not in spoken and len({*spoken})==len(spoken): return {}  # the folders tell
@@ -1035,7 +1061,7 @@ def _voc_lists(inventory, files):
 def _listed_stems(line):
     "What a line of a list may call its annotation: a name; a picture and its annotation; a name and a flag"
     pair = re.split(r'(?<=\.\w{3})\s+|(?<=\.\w{4})\s+', line)
-    ways = [line, *reversed(pair), re.sub(r'\s+-?[01]$', '', line)]
+    ways = [line, *(p for p in pair if p.lower().endswith('.xml')), pair[0], re.sub(r'\s+-?[01]$', '', line)]
     last = [(path_parts(w) or [''])[-1] for w in ways]
     return [re.sub(r'(?i)\.(xml|jpe?g|png|bmp|webp|tiff?|gif)$', '', w) for w in last]
 
@@ -1047,23 +1073,33 @@ def _several_sets(folders):
 def _listed(lists, stems, entries, inventory, options):
     "An `Entry` for each line of the lists, in the split that the list is called"
     for split,path in [(s,p) for s,ps in lists.items() for p in ps]:
+        near = lambda p: _agreeing(p.parts, path.parts)
         for line in dict.fromkeys(_lines(path)):
             ways = _listed_stems(line); found = next((stems[s] for s in ways if s in stems), None)
-            if found: yield replace(entries[max(found, key=lambda x: _agreeing(x.parts, path.parts))], split=split)
+            if found: yield replace(entries[max(found, key=near)], split=split)
             else: yield _unannotated(ways[-1], split, path, entries, inventory, options)
 
 def _unannotated(name, split, path, entries, inventory, options):
     "A listed picture without annotation: damage, or, where that was said, a picture with nothing on it"
-    folder = next(iter(entries)).parent; number = len(entries)
-    if options.unlabelled=='negative' and name.casefold() in inventory.by_stem: return Entry(name, path, [], None, split)
-    return Entry(name, folder/f'{name}.xml', [], None, split, number, error=_no_annotation(folder/f'{name}.xml'))
+    xml = next(iter(entries)).parent/f'{name}.xml'; empty = options.unlabelled=='negative'
+    if empty and name.casefold() in inventory.by_stem: return Entry(name, path, [], None, split)
+    return Entry(name, xml, [], None, split, len(entries), error=_no_annotation(xml))
 
+def _refuse_several(files, inventory):
+    "Refuse Annotations/ of several sets, unless their folders are splits"
+    homes = {p.parent.parent for p in files if p.parent.name.lower()=='annotations'}
+    spoken = [split_of_path(h.relative_to(inventory.root).parts) for h in homes if h.is_relative_to(inventory.root)]
+    if len(homes)>1 and (None in spoken or len({*spoken})<len(spoken)): raise _several_sets(homes)
+
+# %% ../nbs/03_readers.ipynb #44602df1
 def _read_voc_files(inventory, files, options):
     "A `DetectionData` of these annotations"
     entries = {p: _voc_entry(p, i, inventory, options) for i,p in enumerate(sorted(files))}
     lists = _voc_lists(inventory, files); stems = _grouped(entries, lambda p: _nfc(p.stem))
+    _refuse_several(files, inventory)
     if not lists: return data_of([*entries.values()], inventory, options, spare='no annotation')
-    listed = {(split_of(e.split) or e.split, e.source, e.picture): e for e in _listed(lists, stems, entries, inventory, options)}
+    key = lambda e: (split_of(e.split) or e.split, e.source, e.picture)
+    listed = {key(e): e for e in _listed(lists, stems, entries, inventory, options)}
     return data_of([*listed.values()], inventory, options)
 
 FORMATS['voc'] = Format('VOC XML', find_voc, _read_voc_files)
@@ -1095,6 +1131,7 @@ def _holds(path, words):
             return all(text.find(f'"{w}"'.encode(code.replace('utf-16', 'utf-16-le') if code=='utf-16' else code.removesuffix('-sig')))>=0 for w in words)
     except (OSError, ValueError): return False
 
+# %% ../nbs/03_readers.ipynb #47ef6bad
 def find_coco(
     inventory:Inventory, # of a folder
 )->list: # JSON files with images, annotations and categories
@@ -1105,14 +1142,16 @@ def find_coco(
     single = [p for p in files if _nfc(p.stem).casefold() in inventory.by_stem]  # a file for each picture is another format
     if len(single)>20: files = [p for p in files if p not in {*single}]
     ours = [p for p in files if _holds(p, ('images','annotations','categories'))]
-    called = lambda p: p.stem.startswith('instances_') or p.stem.lower().rstrip('0123456789') in SPLIT_WORDS
-    return ours+[p for p in files if called(p) and p not in ours and (ours or p.stem.startswith('instances_'))]
+    alike = {p.name for p in ours}; official = lambda p: p.stem.startswith('instances_')
+    called = lambda p: official(p) or ours and (p.name in alike or split_of(p.stem) and not p.stem.startswith(_NO_BOXES))
+    return ours+[p for p in files if p not in ours and called(p)]
 
 # %% ../nbs/03_readers.ipynb #3a10c80a
 def _coco_split(path, inventory):
     "What a file's name, or else its folder, says of its split; a name of its own where they say nothing"
-    stem = re.sub(r'^_?(instances|annotations)[_.]?|[_.]?coco$', '', path.stem) or path.parent.name
-    return split_of(path.stem) or split_of_path(inventory.inside(path)) or '/'.join([*inventory.inside(path), stem])
+    stem = re.sub(r'^_?(instances|annotations)[_.]?|[_.]?coco$', '', path.stem)
+    own = '/'.join(filter(None, (*inventory.inside(path), stem))) or path.stem
+    return split_of(path.stem) or split_of_path(inventory.inside(path)) or own
 
 def _joined(files, inventory):
     "Refuse two files of one split, unless they lie side by side: then they are two parts of it"
@@ -1221,6 +1260,8 @@ def _yolo_config(inventory):
     named = {p: d for p,d in found.items() if 'names' in d} or {p: d for p,d in found.items() if d}
     usual = {p: d for p,d in named.items() if p.stem.lower() in ('data','dataset')}
     named = usual or named; first = min(named, key=lambda p: len(p.parts), default=None)
+    if any(not p.is_relative_to(first.parent) for p in named): raise _several_sets({p.parent for p in named})
+    named = {p: d for p,d in named.items() if p.parent==first.parent} if first else {}
     if any(d!=named[first] for d in named.values()):
         raise DataError(f'{inventory.root}: {" and ".join(p.relative_to(inventory.root).as_posix() for p in named)} describe different sets. Give --data the one to use.')
     if first: return first, named[first]
@@ -1243,11 +1284,12 @@ def _yolo_names(inventory):
         if not all(k.isdecimal() and int(k)<10_000 for k in names):
             raise DataError(f'{path}: the keys of "names:" are no class numbers: {[*names][:5]}. Count from 0.')
         by_number = {int(k): n for k,n in names.items()}
-        names = [by_number.get(k, f'class {k}') for k in range(max(by_number, default=-1)+1)]
-    if names and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        names = [by_number.get(k) for k in range(max(by_number, default=-1)+1)]  # None: a number without a name
+    if names and not (isinstance(names, list) and all(isinstance(n, (str,type(None))) for n in names)):
         raise DataError(f'{path}: "names:" is no list of names, but {names if isinstance(names, str) else "list"}. Write names: [cat, dog].')
-    if names and not all(n.strip() for n in names): raise DataError(f'{path}: class {[bool(n.strip()) for n in names].index(False)} has no name. Give it one.')
-    if names: return [n.strip() for n in names]
+    names = [n if n is None else n.strip() for n in names or []]
+    if '' in names: raise DataError(f'{path}: class {names.index("")} has no name. Give it one.')
+    if names: return names
     files = [p for p in inventory.others if _is_class_file(p)]; own = [p for p in files if not p.name.startswith('predefined')]
     if files: return _class_lines(own or files)
     raise DataError(f'{inventory.root}: no class names. Add a data.yaml with "names:", or a classes.txt with one name a line.')
@@ -1266,12 +1308,14 @@ def _folder_of(place, split, inventory, base):
     "The folder that a path from anywhere means, with pictures in it and of no other split; None where there is none"
     parts = [p for p in path_parts(place) if '*' not in p]; low = [p.casefold() for p in parts]
     if not parts: return base
-    full = inventory.cache.setdefault('full', {q for p in inventory.pictures for q in p.parents})
+    full = inventory.cache.setdefault('full', {q for p in inventory.pictures for q in p.parents if q.is_relative_to(inventory.root)})
     inside = lambda f: f.relative_to(inventory.root).parts
     found = [f for f in inventory.folders if f.name.casefold()==low[-1] and f in full]
     exact = [f for f in found if f in (base/Path(*parts), inventory.root/Path(*parts))]
-    speaks = split_of_path(tuple(parts)) or split
-    found = exact or [f for f in found if split_of_path(inside(f)) in (None, speaks)]
+    own = split_of_path(tuple(parts)); speaks = own or split
+    below = lambda f: {split_of_path(inside(g)) for g in full if g.is_relative_to(f)}-{None, speaks}
+    fits = lambda f: split_of_path(inside(f))==own if own else split_of_path(inside(f)) in (None, split) and not below(f)
+    found = exact or [f for f in found if fits(f)]
     agree = lambda f: _agreeing([p.casefold() for p in inside(f)][::-1], low[::-1])
     return max(found, key=lambda f: (agree(f), split_of_path(inside(f))==speaks, -len(f.parts)), default=None)
 
@@ -1300,7 +1344,7 @@ def _pictures_listed(path, split, inventory):
 def _yolo_lists(inventory):
     "Split → lists, of the texts that are called like a split and list pictures"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and split_of(p.stem) and not _is_class_file(p)]
-    pictures = lambda p: any(inventory.candidates(l)[0] for l in _lines(p)[:5])
+    pictures = lambda p: not _LABEL_LINE.match(file_head(inventory, p, 1024)) and any(inventory.candidates(l)[0] for l in _lines(p)[:5])
     return _grouped([p for p in texts if pictures(p)], lambda p: split_of(p.stem))
 
 def _nothing(entries): return entries in (None, '', 'null', '~', 'None') or entries==[]
@@ -1320,16 +1364,17 @@ def _yolo_splits(inventory, labels, options, notes):
     (path, places), usual = _yolo_entries(inventory), _usual_pictures(inventory, labels)
     base, splits, lost = path if path==inventory.root else path.parent, {}, {}
     for split,place in [(s,p) for s,ps in places.items() for p in ps]:
-        found = _place_of(place, split, inventory, base)
-        if found and (found[0] or not found[1]): splits.setdefault(split, []).extend([*found[0], *(inventory.missing(l, path) for l in found[1])])
-        elif found: lost[split] = f'none of the {len(found[1])} pictures that {place} lists is there; the first is {found[1][0]}', len(found[1])
-        else: lost[split] = f'{_short(place)[:80]} leads nowhere', 0
-    found = bool(splits)
+        found, gone = _place_of(place, split, inventory, base) or (None, [])
+        if found is None: lost[split] = f'{_short(place)[:80]} leads nowhere', 0
+        elif gone and not found: lost[split] = f'none of the {len(gone)} pictures that {place} lists is there; the first is {gone[0]}', len(gone)
+        else: splits.setdefault(split, []).extend([*found, *(inventory.missing(l, path) for l in gone)])
+    if not splits and not lost: return usual, False
+    listed = bool(splits); wanted = lambda s: not options.only or s in map(split_of, options.only) or 'val' not in places
     for split,(why,n) in lost.items():
-        if split in usual and split not in splits: splits[split] = usual[split]; notes.append(f'{path.name}: {split}: {why}; the pictures of the folder {split} are taken')
-        elif split not in splits: _or_note(DataError(f'{path}: {split}: {why}. Correct it, or take the line out.'), 'fix' if split=='test' else options.on_error, notes, images=n)
-    if found: return {s: [*dict.fromkeys(ps)] for s,ps in splits.items()}, True
-    return usual, False
+        if split in splits or not wanted(split): continue
+        if split in usual: splits[split] = usual[split]; notes.append(f'{path.name}: {split}: {why}; the pictures of the folder {split} are taken')
+        else: _or_note(DataError(f'{path}: {split}: {why}. Correct it, or take the line out.'), 'fix' if split=='test' else options.on_error, notes, images=n)
+    return ({s: [*dict.fromkeys(ps)] for s,ps in splits.items()}, True) if listed else (usual, False)
 
 # %% ../nbs/03_readers.ipynb #beeb8bca
 def _usual_pictures(inventory, labels):
@@ -1344,34 +1389,42 @@ def _usual_pictures(inventory, labels):
 class _Labels:
     "Which label file belongs to a picture"
     def __init__(self, inventory):
-        self.inventory, self.folders, self.known = inventory, dict(_label_folders(inventory)), {}
+        self.root, self.folders, self.known = inventory.root, dict(_label_folders(inventory)), {}
         self.stems = {f: {_stem_of_label(p): p for p in ps} for f,ps in self.folders.items()}
         self.pictures = _grouped(inventory.pictures, lambda p: p.parent)
+        twins = {_low(_twin(f, self.root) or f) for f in self.pictures}
+        self.taken = {f for f in self.folders if f in self.pictures or _low(f) in twins}
     def of(self, folder): # of pictures
         "The folder of their labels; None where they have none"
-        if folder not in self.known: self.known[folder] = self._look(folder)
+        if folder not in self.known: self.known[folder] = _labels_for(self, folder)
         return self.known[folder]
-    def _look(self, folder):
-        twin = _twin(folder, self.inventory.root)
-        twin = next((f for f in self.folders if twin and f.as_posix().casefold()==twin.as_posix().casefold()), None)
-        if twin or folder in self.folders: return twin or folder
-        inside = lambda f: f.relative_to(self.inventory.root).parts if f.is_relative_to(self.inventory.root) else ()
-        mine, split = {_nfc(p.stem).casefold() for p in self.pictures.get(folder, [])}, split_of_path(inside(folder))
-        others = [f for f in self.folders if split_of_path(inside(f)) in (None, split) or split is None]
-        shared = lambda f: (len(mine & self.stems[f].keys()), _agreeing(f.parts, folder.parts), _agreeing(f.parts[::-1], folder.parts[::-1]))
-        best = max(others, key=shared, default=None)
-        return best if best and shared(best)[0] else None
     def label(self, picture): # path
         "Its label file; None where it has none"
-        folder = self.of(picture.parent); stem = _nfc(picture.stem).casefold()
+        folder, stem = self.of(picture.parent), _nfc(picture.stem).casefold()
         if folder: return self.stems[folder].get(stem)
         away = (_twin(picture.parent, picture.parents[-1]) or picture.parent)/f'{picture.stem}.txt'
-        return away if not picture.is_relative_to(self.inventory.root) and _is_file(away) else None
+        return away if not picture.is_relative_to(self.root) and _is_file(away) else None
 
 # %% ../nbs/03_readers.ipynb #34dcd66e
+def _labels_for(labels, folder):
+    "The folder with labels for a folder of pictures: its twin, itself, or the one that shares most names"
+    twin = _twin(folder, labels.root)
+    twin = next((f for f in labels.folders if twin and _low(f)==_low(twin)), None)
+    if twin or folder in labels.folders: return twin or folder
+    speaks = lambda f: split_of_path(f.relative_to(labels.root).parts) if f.is_relative_to(labels.root) else None
+    mine, split = {_nfc(p.stem).casefold() for p in labels.pictures.get(folder, [])}, speaks(folder)
+    others = [f for f in labels.folders if f not in labels.taken and (not split or speaks(f) in (None, split))]
+    near = lambda f: (_agreeing(f.parts, folder.parts), _agreeing(f.parts[::-1], folder.parts[::-1]))
+    shared = lambda f: (len(mine & labels.stems[f].keys()), *near(f))
+    best = max(others, key=shared, default=None)
+    return best if best and shared(best)[0] else None
+
+def _low(path): return path.as_posix().casefold()
+
 def _twin(folder, root):
     "The folder with `labels` for the last `images` in its path; None where it has none"
-    parts = list(folder.relative_to(root).parts) if folder.is_relative_to(root) else list(folder.parts)
+    root = root if folder.is_relative_to(root) else Path(folder.anchor)
+    parts = list(folder.relative_to(root).parts)
     at = [i for i,p in enumerate(parts) if p.lower()=='images'][-1:]
     for i in at: parts[i] = 'labels'
     return root/Path(*parts) if at else None
@@ -1401,30 +1454,47 @@ def _yolo_entry(picture, label, split, names, n_keypoints, options):
     try: objects = read_yolo_txt(label, image_size(picture), notes, n_keypoints)
     except DataError as e: return replace(entry, error=e)
     for o in objects:
-        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names)
+        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names) and names[c] is not None
         o.update(name=names[c]) if known else o.update(name=None, said=f'class {c}')
     return replace(entry, objects=objects)
 
 # %% ../nbs/03_readers.ipynb #3a10c81d
+_LABELS_LIE = 'A label lies in labels/ where its image lies in images/.'
+
+def _n_keypoints(config):
+    "How many numbers stand behind each box, as `kpt_shape: [points, numbers each]` says"
+    shape = config.get('kpt_shape')
+    return math.prod(int(n) if str(n).isdecimal() else 0 for n in shape) if isinstance(shape, list) else 0
+
+def _yolo_split(split, pictures, labels, listed, inventory, options, notes):
+    "[(picture, its label or None)] of one split; none where nobody has labelled it"
+    found = [(p, labels.label(p)) for p in pictures]
+    if not any(l for _,l in found):
+        why = f'{split}: none of its {len(pictures)} images has a label file; it is left out'
+        notes.append(_Note(why, images=len(pictures)))
+        return []
+    for l,d in _yolo_orphans(labels, sorted({labels.of(p.parent) for p in pictures}-{None}), inventory):
+        why = f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'
+        _or_note(DataError(why), options.on_error, notes, images=1)
+    return [(p,l) for p,l in found if l or listed or labels.of(p.parent)!=p.parent]
+
+# %% ../nbs/03_readers.ipynb #d073ee1c
 def _read_yolo_files(inventory, files, options):
     "A `DetectionData` of these label files"
     names, notes, labels, entries = _yolo_names(inventory), [], _Labels(inventory), []
     if not inventory.pictures: raise DataError(_no_pictures([Entry('', p, []) for p in files], inventory))
     raw, listed = _yolo_splits(inventory, labels, options, notes)
-    splits = settle_splits(raw, inventory, options, notes); config = _yolo_config(inventory)[1]
-    n_keypoints = math.prod(int(n) if str(n).isdecimal() else 0 for n in config['kpt_shape']) if isinstance(config.get('kpt_shape'), list) else 0
+    nobody = len(raw)>1 and '' in raw and not any(map(labels.label, raw['']))
+    if nobody: notes.append(_left(raw.pop(''), 'no label file'))
+    splits = settle_splits(raw, inventory, options, notes); n_keypoints = _n_keypoints(_yolo_config(inventory)[1])
     for split,pictures in wanted_splits(splits, options.only, inventory).items():
-        with_labels = [(p, labels.label(p)) for p in pictures]; folders = {labels.of(p.parent) for p in pictures}-{None}
-        if not any(l for _,l in with_labels):
-            notes.append(_Note(f'{split}: none of its {len(pictures)} images has a label file; it is left out', images=len(pictures))); continue
-        if not listed: with_labels = [(p,l) for p,l in with_labels if l or labels.of(p.parent)!=p.parent]
-        for l,d in _yolo_orphans(labels, sorted(folders), inventory):
-            _or_note(DataError(f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'), options.on_error, notes, images=1)
-        entries += [_yolo_entry(p, l, split, names, n_keypoints, options) for p,l in with_labels]
-    if not entries: raise DataError(f'{inventory.root}: no label files for its images. A label lies in labels/ where its image lies in images/. {"; ".join(notes)}')
+        pairs = _yolo_split(split, pictures, labels, listed, inventory, options, notes)
+        entries += [_yolo_entry(p, l, split, names, n_keypoints, options) for p,l in pairs]
+    if not entries: raise DataError(f'{inventory.root}: no label files for its images. {_LABELS_LIE} {"; ".join(notes)}')
     _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root)
-    data = data_of(entries, inventory, options, names, notes=notes, spare=None if listed else 'no text file beside them')
-    numbers = {n: k for k,n in reversed([*enumerate(names)])}
+    named = [n for n in names if n is not None]; numbers = {n: k for k,n in reversed([*enumerate(names)])}
+    spare = None if listed else 'no text file beside them'
+    data = data_of(entries, inventory, options, named, notes=notes, spare=spare)
     return replace(data, category_ids=(-1, *(numbers.get(n, -1) for n in data.vocab[1:])))
 
 # %% ../nbs/03_readers.ipynb #d70f15d1
@@ -1705,24 +1775,29 @@ def _not_known(inventory):
 
 # %% ../nbs/03_readers.ipynb #3a10c822
 def _open_source(source):
-    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, a data.yaml or a JSON file"
+    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, or a file that describes a set"
     kind, root = None, Path(os.path.expanduser(source)); name,_,rest = str(source).partition(':')
     _later_formats()
     if rest and name in FORMATS and not root.exists(): kind, root = name, Path(os.path.expanduser(rest))
     if _is_dir(root): return kind, take_inventory(root)
     suffix = root.suffix.lower()
-    if not _is_file(root) or suffix not in ('.yaml','.yml','.json'):
+    if not _is_file(root) or suffix not in ('.yaml','.yml','.json','.csv','.xml'):
         what = 'a file, not a folder' if _is_file(root) else 'no such folder'
         raise DataError(f'{root}: {what}. Give the folder of a data set, its data.yaml or its COCO JSON, or one of: generated, {", ".join(DATASETS)}.')
-    if suffix=='.json': return 'coco', replace(take_inventory(_home_of(root)), cache={'files': [root]})
+    if suffix not in ('.yaml','.yml'): return _kind_of(root)
     path = _load_yaml(root).get('path'); base = root.parent/path if isinstance(path, str) and path else root.parent
-    inside = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
-    return 'yolo', replace(take_inventory(base if inside else root.parent), cache={'config': root})
+    away = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
+    return 'yolo', replace(take_inventory(base if away else root.parent), cache={'config': root})
 
-def _home_of(path):
-    "The folder that a JSON file describes: its own, or the one above where it lies among annotations only"
-    alone = path.parent.name.lower() in ('annotations','labels','annotation','json')
-    return path.parent.parent if alone else path.parent
+# %% ../nbs/03_readers.ipynb #48a1a13e
+def _kind_of(path):
+    "(format, `Inventory`) of one annotation file, in the folder that it describes"
+    home = path.parent.parent if path.parent.name.lower() in ('annotations','labels','annotation','json') else path.parent
+    inventory = take_inventory(home)
+    if not inventory.pictures: inventory = take_inventory(home.parent)
+    kind = next((n for n,f in FORMATS.items() if path in f.find(inventory)), 'coco' if path.suffix.lower()=='.json' else None)
+    if kind: return kind, replace(inventory, cache={'files': [path]})
+    raise DataError(f'{path}: a file, not a folder. Give the folder of its data set.')
 
 # %% ../nbs/03_readers.ipynb #3a10c823
 def recognise(
@@ -1781,6 +1856,15 @@ def _read_source(source, options, seed):
         if name in DATASETS: source = _named(name, rest or None)
     return read_dataset(source, options)
 
+def _read_sources(sources, options, seed):
+    "All of several sets; one that lacks the split that is asked for is passed over, where another has it"
+    sets, lacks = [], None
+    for s in sources:
+        try: sets.append(_read_source(s, options, seed))
+        except _NoSplit as e: lacks = e
+    if not sets: raise lacks or DataError('No data set given.')
+    return sets
+
 # %% ../nbs/03_readers.ipynb #e20e2f8c
 def load_dataset(
     source, # a data set's folder, data.yaml or COCO JSON; 'FORMAT:FOLDER'; 'generated' or 'generated:PRESET'; 'coco_tiny', 'pascal_2007', 'coco_2017', each with ':FOLDER' where they should go; or a list of all these
@@ -1794,9 +1878,10 @@ def load_dataset(
     if on_error not in ON_ERROR: raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
     if unlabelled not in ('leave','negative'): raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
     only = (only,) if isinstance(only, str) else only
-    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled); many = isinstance(source, (list,tuple))
+    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled)
+    sources = source if isinstance(source, (list,tuple)) else [source]
     try:
-        sets = [_read_source(s, options, seed) for s in (source if many else [source])]
+        sets = _read_sources(sources, options, seed)
         data = ensure_splits(check_data(merge_data(sets) if len(sets)>1 else sets[0], on_error), seed)
     except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
     return data if not only else replace(data, splits={s: data.split(s) for s in (split_of(n) or n for n in only)})
