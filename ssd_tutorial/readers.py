@@ -1042,15 +1042,16 @@ def _voc_entry(path, number, inventory, options):
 
 # %% ../nbs/03_readers.ipynb #3a10c803
 def _voc_lists(inventory, files):
-    "Name of a split → (list, its lines): of ImageSets/Main, else of lists that are called like splits"
+    "Name of a split → its lists: of ImageSets/Main, else of texts that are called like splits"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt']
-    main = [p for p in texts if p.parent.name.lower() in ('main','imagesets') and 'imagesets' in map(str.lower, p.parts)]
+    sets = lambda p: 'imagesets' in map(str.lower, inventory.inside(p))
+    main = [p for p in texts if sets(p) and p.parent.name.lower() in ('main','imagesets')]
     bare = [p for p in main if p.stem.lower().rstrip('0123456789') in SPLIT_WORDS]
     main = bare or [p for p in main if split_of(p.stem)] or main
-    if not main:
-        names = {_nfc(p.stem) for p in files}
-        lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
-        main = [p for p in texts if split_of(p.stem) and not _LABEL_LINE.match(file_head(inventory, p, 1024)) and lists(p)]
+    names = {_nfc(p.stem) for p in files}
+    lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
+    about = lambda p: split_of(p.stem) and not _is_label(inventory, p) and not _is_class_file(p)
+    main = main or [p for p in texts if about(p) and lists(p)]
     homes = {next((q.parent for q in p.parents if q.name.lower()=='imagesets'), inventory.root) for p in main}
     spoken = [split_of_path(h.relative_to(inventory.root).parts) for h in homes]
     if len(homes)>1 and None not in spoken and len({*spoken})==len(spoken): return {}  # the folders tell
@@ -1059,9 +1060,10 @@ def _voc_lists(inventory, files):
 
 # %% ../nbs/03_readers.ipynb #ce9acd0f
 def _listed_stems(line):
-    "What a line of a list may call its annotation: a name; a picture and its annotation; a name and a flag"
+    "What a line of a list may call its annotation: a name; a picture and its annotation; a name and numbers"
     pair = re.split(r'(?<=\.\w{3})\s+|(?<=\.\w{4})\s+', line)
-    ways = [line, *(p for p in pair if p.lower().endswith('.xml')), pair[0], re.sub(r'\s+-?[01]$', '', line)]
+    xml = [p for p in pair if p.lower().endswith('.xml')]
+    ways = [line, *xml, pair[0], re.sub(r'\s+-?[01]$', '', line), re.sub(r'(\s+-?\d+)+$', '', line)]
     last = [(path_parts(w) or [''])[-1] for w in ways]
     return [re.sub(r'(?i)\.(xml|jpe?g|png|bmp|webp|tiff?|gif)$', '', w) for w in last]
 
@@ -1100,8 +1102,21 @@ def _read_voc_files(inventory, files, options):
     if not lists: return data_of([*entries.values()], inventory, options, spare='no annotation')
     key = lambda e: (split_of(e.split) or e.split, e.source, e.picture)
     listed = {key(e): e for e in _listed(lists, stems, entries, inventory, options)}
-    return data_of([*listed.values()], inventory, options)
+    notes = []; kept = _annotated([*listed.values()], entries, notes)
+    rest = [p for p in entries if p not in {e.source for e in listed.values()}]
+    if rest: notes.append(f'{len(rest)} annotations are on no list and are left out: {_some(rest, inventory)}')
+    return data_of(kept, inventory, options, notes=notes)
 
+def _annotated(listed, entries, notes):
+    "Entries without those of a split of which nothing is annotated, as a test split may be"
+    kept = []
+    for split,es in _grouped(listed, lambda e: e.split).items():
+        bare = all(e.error and e.source not in entries for e in es)
+        if bare: notes.append(_Note(f'{split}: none of its {len(es)} images has an annotation; it is left out', images=len(es)))
+        else: kept += es
+    return kept or listed
+
+# %% ../nbs/03_readers.ipynb #807a6faf
 FORMATS['voc'] = Format('VOC XML', find_voc, _read_voc_files)
 
 # %% ../nbs/03_readers.ipynb #3a10c805
@@ -1198,19 +1213,23 @@ def read_coco(
     return _read_as('coco', root, ReadOptions(on_error))
 
 # %% ../nbs/03_readers.ipynb #3a10c812
-_CLASS_FILES = ('classes.txt','_darknet.labels','class_names.txt','names.txt','predefined_classes.txt')
+_CLASS_FILES = ('classes.txt','class.txt','_darknet.labels','class_names.txt','names.txt','labels.txt',
+                'predefined_classes.txt')
 _LABEL_LINE = re.compile(rb'\s*-?\d+(\.0*)?([ \t]+[-+.,\deE]+){4,}\s*?(\r|\n|$)')
 
 def _is_class_file(path): return path.name.lower() in _CLASS_FILES or path.suffix.lower()=='.names'
 
 def _label_folders(inventory):
-    "Folder → its label files: of the first texts that are not empty, one has lines of five or more numbers"
+    "Folder → its label files: one of the first that are not empty has lines of five or more numbers"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and not _is_class_file(p)]
-    head = lambda p: file_head(inventory, p, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
+    about = lambda p: not inventory.pictures or _stem_of_label(p) in inventory.by_stem
     for folder,ps in _grouped(texts, lambda p: p.parent).items():
-        full = list(islice((p for p in ps if head(p).strip()), 20))
-        looks = any(_LABEL_LINE.match(head(p)) for p in full)
-        if looks or not full and all(_stem_of_label(p) in inventory.by_stem for p in ps): yield folder, ps
+        full = list(islice((p for p in ps if _text_head(inventory, p).strip()), 20))
+        looks = any(_is_label(inventory, p) and (about(p) or 'label' in folder.name.lower()) for p in full)
+        if looks or not full and all(map(about, ps)): yield folder, ps
+
+def _text_head(inventory, path): return file_head(inventory, path, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
+def _is_label(inventory, path): return bool(_LABEL_LINE.match(_text_head(inventory, path)))
 
 def _stem_of_label(path):
     "The name of its picture, in small letters and without suffix: labels may be called a.txt or a.jpg.txt"
@@ -1344,7 +1363,7 @@ def _pictures_listed(path, split, inventory):
 def _yolo_lists(inventory):
     "Split → lists, of the texts that are called like a split and list pictures"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and split_of(p.stem) and not _is_class_file(p)]
-    pictures = lambda p: not _LABEL_LINE.match(file_head(inventory, p, 1024)) and any(inventory.candidates(l)[0] for l in _lines(p)[:5])
+    pictures = lambda p: not _is_label(inventory, p) and any(inventory.candidates(l)[0] for l in _lines(p)[:5])
     return _grouped([p for p in texts if pictures(p)], lambda p: split_of(p.stem))
 
 def _nothing(entries): return entries in (None, '', 'null', '~', 'None') or entries==[]
@@ -1436,15 +1455,18 @@ def _yolo_orphans(labels, folders, inventory):
         pictures = [f for f in labels.pictures if labels.of(f)==folder]
         stems = {_nfc(p.stem).casefold() for f in pictures for p in labels.pictures[f]}
         for stem,p in labels.stems[folder].items():
-            head = file_head(inventory, p, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
-            label = _LABEL_LINE.match(head) or not head.strip() and folder not in pictures
+            empty = not _text_head(inventory, p).strip()
+            label = _is_label(inventory, p) or empty and folder not in pictures
             if stem not in stems and label: yield p, (pictures or [folder])[0]
 
-def _refuse_one_based(numbers, names, root):
-    n = len(names)
-    if numbers and min(numbers)>=1 and max(numbers)==n:
-        raise DataError(f'{root}: the class numbers run from {min(numbers)} to {n}, and there are {n} names: they seem to count from 1, and YOLO counts from 0. '
-                        'Subtract 1 in each label file, or put a name for class 0 in front.')
+def _refuse_one_based(numbers, names, root, notes):
+    n, lowest, most = len(names), min(numbers, default=0), max(numbers, default=0)
+    if lowest>=1 and most==n:
+        raise DataError(f'{root}: the class numbers run from {lowest} to {n}, and there are {n} names: '
+                        'they seem to count from 1, and YOLO counts from 0. Subtract 1 in each label file, '
+                        'or put a name for class 0 in front.')
+    if lowest==1 and not is_background(names[0] or 'background'):
+        notes.append(f'no object is of class 0 ({names[0]}): do the class numbers count from 1?')
 
 # %% ../nbs/03_readers.ipynb #2ddd1769
 def _yolo_entry(picture, label, split, names, n_keypoints, options):
@@ -1491,7 +1513,7 @@ def _read_yolo_files(inventory, files, options):
         pairs = _yolo_split(split, pictures, labels, listed, inventory, options, notes)
         entries += [_yolo_entry(p, l, split, names, n_keypoints, options) for p,l in pairs]
     if not entries: raise DataError(f'{inventory.root}: no label files for its images. {_LABELS_LIE} {"; ".join(notes)}')
-    _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root)
+    _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root, notes)
     named = [n for n in names if n is not None]; numbers = {n: k for k,n in reversed([*enumerate(names)])}
     spare = None if listed else 'no text file beside them'
     data = data_of(entries, inventory, options, named, notes=notes, spare=spare)

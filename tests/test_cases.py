@@ -148,6 +148,8 @@ add('39b pairs', TWO, 'voc', lambda r: [(voc(r, ids), voc_list(r/f'{s}.txt', ids
 add('39b names', TWO, 'voc', lambda r: [(voc(r, ids), voc_list(r/f'{s}.txt', ids)) for s,ids in dict(train=TRAIN, valid=VAL).items()])
 add('39b pictures', TWO, 'voc', lambda r: [(voc(r, ids), voc_list(r/f'{s}.txt', ids, 'data/JPEGImages/{}.jpg')) for s,ids in dict(train=TRAIN, val=VAL).items()])
 add('42 vott', TWO, 'voc', lambda r: [(voc(r, ids), [voc_list(r/f'ImageSets/Main/{c}_{s}.txt', ids, '{}.jpg 1') for c in ('cat','dog')]) for s,ids in dict(train=TRAIN, val=VAL).items()])
+add('32 pets with lists', TT, 'voc', lambda r: [(voc(r, ids, 'images', 'annotations/xmls'), voc_list(r/f'annotations/{s}.txt', ids, '{} 1 1 1')) for s,ids in dict(trainval=TRAIN, test=TEST).items()])
+add('a readme with numbers', 8, 'voc', lambda r: (voc(r), put(r/'README.txt', '1 2 3 4 5 6\n'), put(r/'labels.txt', 'cat\ndog\n'), put(r/'data.yaml', 'names: [cat, dog]\n')))
 add('trainval and val', TWO, 'voc', lambda r: (voc(r), voc(r, VAL), voc_list(r/'ImageSets/Main/trainval.txt', (*TRAIN,*VAL)), voc_list(r/'ImageSets/Main/val.txt', VAL)))
 add('train and trainval', TWO, 'voc', lambda r: (voc(r), voc(r, VAL), voc_list(r/'ImageSets/Main/trainval.txt', (*TRAIN,*VAL)), voc_list(r/'ImageSets/Main/train.txt', TRAIN)))
 @layout(10, kind='voc')
@@ -354,6 +356,17 @@ def test_yolo_negatives_76(tmp_path):
     shutil.rmtree(tmp_path/'labels/val'); data = load_dataset(tmp_path); assert 'val: none of its 3 images has a label file' in ' '.join(data.notes) and len(data.train)+len(data.valid)==8
     shutil.copytree(tmp_path/'images/val', tmp_path/'images/unlabelled'); (tmp_path/'data.yaml').write_text('names: [cat, dog]\n')
     assert 'no label file' in ' '.join(load_dataset(tmp_path).notes)
+
+
+def test_lists_and_what_is_on_none(tmp_path):
+    "A test list without annotations is left out with its number, and annotations on no list are named"
+    voc(tmp_path); voc(tmp_path, VAL); voc_list(tmp_path/'ImageSets/Main/train.txt', TRAIN); voc_list(tmp_path/'ImageSets/Main/test.txt', range(100,104))
+    data = load_dataset(tmp_path); assert len(data.train)+len(data.valid)==8 and data.counts['images']==4
+    assert 'test: none of its 4 images has an annotation; it is left out' in data.notes and any('3 annotations are on no list' in n and '20.xml' in n for n in data.notes)
+
+
+def test_a_class_0_that_nobody_has(tmp_path):
+    ultra(tmp_path, 'names: [cat, dog, bird]\n', lambda i: yolo(i, first=1)); assert any('no object is of class 0 (cat)' in n for n in load_dataset(tmp_path).notes)
 
 
 def test_nothing_labelled_92(tmp_path):
