@@ -414,7 +414,8 @@ def _no_objects(counts):
     "The 'stop' where there is nothing to learn from, or nothing to measure on; else None"
     todo = 'Check that the annotations belong to these images.'
     if not any(counts.values()):
-        return Finding('stop', 'No objects at all', 'Not one usable box: there is nothing to learn.', todo)
+        says = 'Not one usable box: there is nothing to learn.'
+        return Finding('stop', 'No objects at all', says, todo)
     if counts.get('train')==0:
         return Finding('stop', 'No objects in train',
                        'Not one usable box in train: there is nothing to learn.', todo)
@@ -461,15 +462,16 @@ def check_depth(
     "Do pictures of 16 bits use their bits?"
     deep = [f for f in checkup.of() if f.peak is not None]
     if not deep: return Finding('fine', 'Depth of pictures', 'All pictures have 8 bits a colour.')
-    low = [f for f in deep if f.peak<1<<14]; n = len(low)  # no camera measures more than 14 and fewer than 16
+    low = [f for f in deep if f.peak<1<<14]  # cameras measure 10, 12 or 14 bits
+    n, some = len(low), 'all' if len(low)==len(deep) else len(low)
     says = f'{_n(len(deep), "picture")} of 16 bits'
     if not low: return Finding('fine', 'Depth of pictures', f'{says}, which use all of them.')
     bits = max(f.peak for f in low).bit_length()
-    says += (f', and {n if n<len(deep) else "all"} of them use {bits} bits or fewer: read as 16, they '
+    says += (f', and {some} of them use {bits} bits or fewer: read as 16, they '
              'are nearly black, and each program guesses in its own way how many bits were meant')
-    if n<len(deep): says += '; the others use more, so that brightness jumps from picture to picture'
+    if n<len(deep): says += '; the others use more, so that brightness jumps between pictures'
     names = [f'{f.name} ({f.split}): no value above {f.peak} of 65535' for f in low]
-    todo = f'Multiply all pictures by {1<<16-bits} and save them again, so that every program reads them alike.'
+    todo = f'Multiply all by {1<<16-bits} and save them again: then every program reads them alike.'
     return Finding('look', 'Dark pictures of 16 bits', f'{says}.', todo, names,
                    [[(m, f.record, None)] for m,f in zip(names, low)])
 
@@ -706,7 +708,8 @@ def _unreadable(e, source):
 
 def _problems_apart(data, first):
     "(data, what could not be read): of its notes, those that tell of a loss; else what came first"
-    lost = [n for n in data.notes if any(getattr(n, 'counts', {}).values()) and 'unlabelled=' not in n]
+    costs = lambda note: any(getattr(note, 'counts', {}).values()) and 'unlabelled=' not in note
+    lost = [n for n in data.notes if costs(n)]
     data.notes = [n for n in data.notes if n not in lost]
     return data, lost or [first]
 
@@ -749,7 +752,8 @@ def _hold_out(facts, data, seed):
 # %% ../nbs/90_doctor.ipynb #29b52933
 def _roots(source):
     "The folders of one or several sources, as messages begin with them"
-    every = [Path(s).expanduser() for s in (source if isinstance(source, (list,tuple)) else [source])]
+    every = source if isinstance(source, (list,tuple)) else [source]
+    every = [Path(s).expanduser() for s in every]
     return [f'{p.parent if p.is_file() else p}{os.sep}' for p in every]
 
 def _from(roots, text):
@@ -793,7 +797,8 @@ def _shared_files(data):
     names = [f'{r.file_name} ({s})' for s in ('val','test') for r in data.splits.get(s, [])
              if _file_id(r.image) in train]
     if not names: return None
-    says = (f'{_n(len(names), "picture")} of val or test {"is a file" if len(names)==1 else "are files"}'
+    are = 'is a file' if len(names)==1 else 'are files'
+    says = (f'{_n(len(names), "picture")} of val or test {are}'
             ' of train: the detector is examined on what it has learnt by heart.')
     return Finding('stop', 'The same picture on both sides of the exam', says,
                    'Take them out of one of the two, or leave val out: then a fifth of train '
