@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SEVERITIES', 'CHECKS', 'picture_bits', 'nearest_pictures', 'open_small', 'ImageFacts', 'examine', 'examine_all',
            'Limits', 'Checkup', 'Finding', 'check_files', 'find_twins', 'check_leaks', 'check_copies', 'class_counts',
-           'check_classes', 'input_wh', 'check_sizes', 'double_boxes', 'check_doubles', 'check_objects', 'check_images',
-           'check_splits', 'fitting_spec', 'check_anchors', 'Diagnosis', 'thumbnail', 'columns_svg', 'read_leniently',
-           'diagnose']
+           'check_classes', 'similar_names', 'check_names', 'input_wh', 'check_sizes', 'double_boxes', 'check_doubles',
+           'check_objects', 'check_images', 'check_depth', 'check_splits', 'fitting_spec', 'check_anchors', 'Diagnosis',
+           'thumbnail', 'columns_svg', 'read_leniently', 'diagnose', 'label_findings', 'must_stop']
 
 # %% ../nbs/90_doctor.ipynb #4715032e
-import hashlib, io, os, textwrap, warnings
+import hashlib, io, os, re, textwrap, warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -25,8 +25,9 @@ from .anchors import AnchorSpec, coverage, coverage_report, make_anchors, propos
 from .boxes import iou
 from .detections import draw_boxes
 from .multiscale import multi_spec
-from .readers import (DataError, DetectionData, Record, check_record, ensure_splits, load_dataset, mend_box,
-                                  open_image, read_coco, read_voc, read_yolo, recognise, upright_hw)
+from ssd_tutorial.readers import (DATASETS, DataError, DetectionData, ReadOptions, Record,
+    check_record, ensure_splits, load_dataset, looks_zero_based, mend_box, merge_data, open_image, read_dataset,
+    upright_hw)
 from .training import progress_bar
 
 # %% ../nbs/90_doctor.ipynb #e7c2343d
@@ -83,18 +84,29 @@ class ImageFacts:
     bits:np.ndarray=None # (64,) bool, of `picture_bits`
     greys:np.ndarray=None # (64,) float32, the picture as 8×8 greys, mean 0, length 1; all 0 for a picture of one tone
     digest:bytes=b'' # equal for equal files
+    peak:int=None # largest value of a picture of 16 bits, 0–65535; None: it has 8
 
     @property
     def name(self)->str: # as the messages call it
         "The image's file name, or its number"
         return (self.found.file_name or f'image {self.found.image_id}').encode('utf-8', 'replace').decode()  # a name may hold bytes that are no text
 
-# %% ../nbs/90_doctor.ipynb #ed4e17c1
+# %% ../nbs/90_doctor.ipynb #8f9e5f80
 def _greys(img):
     "(64,) light and dark of a picture, whatever its brightness and contrast"
     g = np.asarray(img.convert('L').resize((8,8), Image.BOX), np.float32).reshape(-1); g -= g.mean()
     return g/np.linalg.norm(g) if g.std()>1 else g*0
 
+def _peak(image):
+    "Largest value of a picture of 16 bits; None for one of 8"
+    if isinstance(image, np.ndarray): return int(image.max()) if image.dtype==np.uint16 else None
+    with Image.open(image) as head:
+        if head.mode.startswith('I'): return int(np.asarray(head).max())
+        stored = [t[3] if isinstance(t[3], str) else str(t[3][:1]) for t in head.tile]
+        if any(';16' in mode for mode in stored):  # three colours, of which Pillow keeps 8 bits
+            return 257*max(high for _,high in head.convert('RGB').getextrema())
+
+# %% ../nbs/90_doctor.ipynb #ed4e17c1
 def examine(
     record:Record, # as a reader found it
     vocab, # names, background first
@@ -106,7 +118,8 @@ def examine(
         img, (h,w), turned = open_small(record.image); seen = record.image if turned else np.broadcast_to(np.uint8(0), (h,w,3))
         checked, facts.faults = check_record(replace(record, image=seen), vocab, 'fix')  # `seen` has the size and no memory: no second decoding
         facts.bits, facts.greys, facts.digest = picture_bits(img), _greys(img), _digest(record.image)
-        facts.size_hw, facts.record = (h,w), checked and replace(checked, image=record.image)
+        facts.size_hw, facts.peak = (h,w), _peak(record.image)
+        facts.record = checked and replace(checked, image=record.image)
     except Exception as e: facts.faults = [*facts.faults, str(e) if isinstance(e, DataError) else f'{facts.name}: {type(e).__name__}: {e}. Replace or remove it.']
     return facts
 
@@ -198,7 +211,7 @@ class Finding:
     def __post_init__(self):
         if self.severity not in SEVERITIES: raise ValueError(f'{self.severity!r}: choose one of {", ".join(SEVERITIES)}.')
 
-# %% ../nbs/90_doctor.ipynb #ecd3c62f
+# %% ../nbs/90_doctor.ipynb #25a03f35
 def _n(count, noun): return f'{count} {noun}' if count==1 else f'{count} {noun}{"es" if noun[-1] in "sx" else "s"}'
 def _share(part, whole): return f'{part/whole:.1%}' if whole else '–'
 
@@ -207,6 +220,7 @@ def _faulty(f, vocab):
     rows = list(zip(f.found.boxes_px, f.found.labels)); said = [(*b.tolist(), l) for b,l in rows]
     return [i for i,(b,l) in enumerate(rows) if not 1<=l<len(vocab) or mend_box(b, f.size_hw)[0] or said[i] in said[:i]]
 
+# %% ../nbs/90_doctor.ipynb #ecd3c62f
 def check_files(
     checkup:Checkup, # the data set
 )->Finding:
@@ -217,7 +231,11 @@ def check_files(
     lost = len([f for f in bad if f.record is None])
     shots = [[(f.faults[0], replace(f.found, size_hw=f.size_hw), _faulty(f, checkup.vocab))] for f in bad if f.size_hw]
     says = f'{_n(len(names), "fault")}: {len(bad)} of {n} images are concerned, {lost} of them left out of all that follows. Training stops at the first one, because a box that lies is worse than no box.'
-    return Finding('stop', 'Damaged files and boxes', says, 'Correct or remove them by the list; or train with --on-error fix (mends what can be mended, drops the rest) or --on-error skip (leaves these images out).', names, shots)
+    todo = 'Correct or remove them by the list; or train with --on-error fix (mends what can be mended, drops the rest) or --on-error skip (leaves these images out).'
+    if looks_zero_based([f.found for f in bad]):
+        todo = ('Boxes begin at −1, so these corners seem to count from 0 and not from 1: try '
+                f'--zero-based first. {todo}')
+    return Finding('stop', 'Damaged files and boxes', says, todo, names, shots)
 
 # %% ../nbs/90_doctor.ipynb #4616724c
 def find_twins(
@@ -278,12 +296,12 @@ def class_counts(
 
 # %% ../nbs/90_doctor.ipynb #1af907ab
 def _class_words(name, counts, limits):
-    "(severity, what is wrong with one class) or None"
+    "What is wrong with one class, or None"
     train, total = counts.get('train', 0), sum(counts.values()); missing = [s for s,n in counts.items() if s!='train' and not n]
-    if not total: return 'look', f'{name} is in the list of classes, but no object has it'
-    if 'train' in counts and not train: return 'stop', f'{name} has no object in train: it cannot be learnt, yet counts in mAP'
+    if not total: return f'{name} is in the list of classes, but no object has it'
+    if 'train' in counts and not train: return f'{name} has no object in train: it cannot be learnt, yet counts in mAP'
     few = [f'only {_n(train, "object")} in train']*('train' in counts and train<limits.few_objects)+[f'none in {s}, so it cannot be measured there' for s in missing]
-    return ('look', f'{name}: {"; ".join(few)}') if few else None
+    return f'{name}: {"; ".join(few)}' if few else None
 
 # %% ../nbs/90_doctor.ipynb #4ebcacdd
 def check_classes(
@@ -297,9 +315,43 @@ def check_classes(
     charts = [('Objects of each class', 'bars', [(names[i], int(total[i]), '') for i in order])]
     says = f'{_n(len(names), "class")}, from {max(total, default=0)} objects ({most}) to {min(total, default=0)} ({least}).'
     if not words: return Finding('fine', 'Classes', f'{says} Each has enough to learn from, and stands in every split.', table=table, charts=charts)
-    worst = 'stop' if any(s=='stop' for s,_ in words) else 'look'
-    return Finding(worst, 'Rare or missing classes', f'{says} {_n(len(words), "class")} will be learnt badly or cannot be measured; mAP is a mean over classes, so each such class pulls as hard as the most frequent one.',
-                   'Collect or label more of them, move some to the split that has none, or take the class off the list.', [w for _,w in words], table=table, charts=charts)
+    return Finding('look', 'Rare or missing classes', f'{says} {_n(len(words), "class")} will be learnt badly or cannot be measured; mAP is a mean over classes, so each such class pulls as hard as the most frequent one.',
+                   'Collect or label more of them, move some to the split that has none, or take the class off the list.', words, table=table, charts=charts)
+
+# %% ../nbs/90_doctor.ipynb #d64f495d
+def _forms(name):
+    "A name without case, spaces and hyphens, and what it may be the plural of"
+    bare = re.sub(r'[\s_-]+', '', name.casefold())
+    singular = [bare.removesuffix(s) for s in ('s','es') if bare.endswith(s)]
+    singular += [bare[:-3]+'y']*bare.endswith('ies')
+    return {bare, *(s for s in singular if len(s)>2)}
+
+def similar_names(
+    names, # of classes
+)->list: # groups, lists of two names or more
+    "Names that are probably one class: they differ in case, spaces, hyphens or a plural only"
+    groups = []  # (forms, names)
+    for name in names:
+        forms = _forms(name)
+        group = next((g for g in groups if g[0]&forms), None)
+        if group is None: groups.append((forms, [name]))
+        else: group[0].update(forms); group[1].append(name)
+    return [found for _,found in groups if len(found)>1]
+
+# %% ../nbs/90_doctor.ipynb #4deebe6b
+def check_names(
+    checkup:Checkup, # the data set
+)->Finding:
+    "Is one class spelled in several ways?"
+    groups, counts = similar_names(checkup.vocab[1:]), class_counts(checkup)
+    if not groups: return Finding('fine', 'Names of classes', 'No two names look like one.')
+    n = dict(zip(checkup.vocab[1:], sum(counts.values()).tolist()))
+    words = [', '.join(f'{name} ({_n(n[name], "object")})' for name in group) for group in groups]
+    one = 'name looks' if len(groups)==1 else 'names look'
+    says = (f'{len(groups)} {one} as if spelled in several ways: {"; ".join(words)}. '
+            'To the detector each spelling is a class of its own, with fewer examples.')
+    todo = 'Rename them alike in the annotations, unless they are meant to differ.'
+    return Finding('look', 'One class, several spellings', says, todo, words)
 
 # %% ../nbs/90_doctor.ipynb #1d1f2187
 def input_wh(
@@ -357,6 +409,20 @@ def check_doubles(
     return Finding('look', 'Doubled boxes', f'{_n(len(names), "pair")} of boxes lie on one another, {clash} of them with two different names: the second one asks for a second detection of one object, and two names contradict each other.',
                    'Keep one box of each pair.', names, [[(f'{f.name} ({f.split}): {said(f,*ps[0])}', f.record, sorted({k for p in ps for k in p}))] for f,ps in found])
 
+# %% ../nbs/90_doctor.ipynb #e2bf5931
+def _no_objects(counts):
+    "The 'stop' where there is nothing to learn from, or nothing to measure on; else None"
+    todo = 'Check that the annotations belong to these images.'
+    if not any(counts.values()):
+        says = 'Not one usable box: there is nothing to learn.'
+        return Finding('stop', 'No objects at all', says, todo)
+    if counts.get('train')==0:
+        return Finding('stop', 'No objects in train',
+                       'Not one usable box in train: there is nothing to learn.', todo)
+    if counts.get('val')==0:
+        return Finding('stop', 'No objects in val', 'Not one usable box in val: '
+                       'nothing can be measured, and no epoch is better than another.', todo)
+
 # %% ../nbs/90_doctor.ipynb #b28e1535
 def check_objects(
     checkup:Checkup, # the data set
@@ -366,7 +432,8 @@ def check_objects(
     difficult, crowd = (sum(int(getattr(f.record,k).sum()) for f in of) for k in ('difficult','crowd')); n = len(b)+crowd; empty = [f for f,k in zip(of, per) if not k]
     charts = [_histogram('Objects in an image', per, (0,1,2,3,4,6,8,12,20)), _histogram('Width of a box divided by its height, at the square input', wh[:,0]/wh[:,1].clip(1e-6), (0,.2,.33,.5,.8,1.25,2,3,5,9))]
     says = f'{n/max(1,len(of)):.1f} objects in an image, {per.max(initial=0)} at most; {_share(len(empty),len(of))} of the images have none; {_share(difficult,n)} of the objects are marked difficult and {_share(crowd,n)} crowd'
-    if not len(b): return Finding('stop', 'No objects at all', 'Not one usable box: there is nothing to learn.', 'Check that the annotations belong to these images.', [f.name for f in empty], charts=charts)
+    if bare := _no_objects({s: len(c.objects(s)[1]) for s in c.splits}):
+        return replace(bare, names=[f.name for f in empty], charts=charts)
     faults = [w for w,bad in (('most images are background, so training sees an object only now and then', len(empty)>lim.empty_share*len(of)),
                               ('what is difficult is learnt but not measured', difficult>lim.flag_share*n), ('what is crowd is neither learnt nor measured', crowd>lim.flag_share*n)) if bad]
     if not faults: return Finding('fine', 'Objects in an image', says+'.', charts=charts)
@@ -388,6 +455,26 @@ def check_images(
     return Finding('look', 'Images far from square', f'{says}, and {_share(len(far),len(of))} of them by {lim.stretch:g} or more: things in them look unlike themselves and lose pixels along the long side.',
                    'Cut them into squarer pieces, or see that val and the later photographs have the same shape.', names, [[(m, of[i].record, None)] for m,i in zip(names,far)], charts=charts)
 
+# %% ../nbs/90_doctor.ipynb #481fd3c7
+def check_depth(
+    checkup:Checkup, # the data set
+)->Finding:
+    "Do pictures of 16 bits use their bits?"
+    deep = [f for f in checkup.of() if f.peak is not None]
+    if not deep: return Finding('fine', 'Depth of pictures', 'All pictures have 8 bits a colour.')
+    low = [f for f in deep if f.peak<1<<14]  # cameras measure 10, 12 or 14 bits
+    n, some = len(low), 'all' if len(low)==len(deep) else len(low)
+    says = f'{_n(len(deep), "picture")} of 16 bits'
+    if not low: return Finding('fine', 'Depth of pictures', f'{says}, which use all of them.')
+    bits = max(f.peak for f in low).bit_length()
+    says += (f', and {some} of them use {bits} bits or fewer: read as 16, they '
+             'are nearly black, and each program guesses in its own way how many bits were meant')
+    if n<len(deep): says += '; the others use more, so that brightness jumps between pictures'
+    names = [f'{f.name} ({f.split}): no value above {f.peak} of 65535' for f in low]
+    todo = f'Multiply all by {1<<16-bits} and save them again: then every program reads them alike.'
+    return Finding('look', 'Dark pictures of 16 bits', f'{says}.', todo, names,
+                   [[(m, f.record, None)] for m,f in zip(names, low)])
+
 # %% ../nbs/90_doctor.ipynb #e23841ea
 def check_splits(
     checkup:Checkup, # the data set
@@ -399,7 +486,7 @@ def check_splits(
         rows.append([s, str(len(rs)), str(len(c.objects(s)[1])), str(sum(not len(r.labels) for r in rs)), *map(str,flags)])
     n = {s: len(of(s)) for s in c.splits}; says = '; '.join(f'{s}: {_n(k, "image")}' for s,k in n.items())+'.'
     if not n.get('train'): return Finding('look', 'Splits', f'{says} There is no train split, so this set can be measured on but not trained on.', 'Add a train split if you want to train.', table=rows)
-    if n.get('val',0)<c.limits.few_images: return Finding('look', 'Few images to measure on', f'{says} With {n.get("val",0)} images in val, mAP moves by hundredths when one picture changes.', 'Hold out more, or compare only large differences.', c.notes, table=rows)
+    if n.get('val',0)<c.limits.few_images: return Finding('look', 'Few images to measure on', f'{says} With {_n(n.get("val",0), "image")} in val, mAP moves by hundredths when one picture changes.', 'Hold out more, or compare only large differences.', c.notes, table=rows)
     if c.notes: return Finding('look', 'Splits', f'{says} Reading made a choice that you should know: {"; ".join(c.notes[:2])}.', 'If you want another split, write it into the data set.', c.notes, table=rows)
     return Finding('fine', 'Splits', f'{says} Enough to learn from and to measure on.', table=rows)
 
@@ -449,9 +536,11 @@ def check_anchors(
     if now['all'][0]>=c.limits.reached and gain<c.limits.gain: return Finding('fine', 'Anchors', says+'.', table=table, charts=charts)
     return Finding('look', 'Objects out of reach of the anchors', f'{says}. What no anchor reaches gets a poor box or none.', _reach_advice(c, judged, now['all'][0], gain), table=table, charts=charts)
 
-# %% ../nbs/90_doctor.ipynb #ef649fd2
-CHECKS = (check_files, check_leaks, check_splits, check_classes, check_sizes, check_anchors, check_doubles, check_copies, check_objects, check_images)
+# %% ../nbs/90_doctor.ipynb #cac754e3
+CHECKS = (check_files, check_leaks, check_splits, check_classes, check_names, check_sizes,
+          check_anchors, check_doubles, check_copies, check_objects, check_images, check_depth)
 
+# %% ../nbs/90_doctor.ipynb #ef649fd2
 @dataclass
 class Diagnosis:
     "What was found, worst first"
@@ -464,6 +553,11 @@ class Diagnosis:
     def worst(self)->str: # of `SEVERITIES`
         "The severity of the worst finding"
         return self.findings[0].severity if self.findings else 'fine'
+
+    @property
+    def stops(self)->list: # of `Finding`
+        "What must be mended before training; empty: nothing forbids it"
+        return [f for f in self.findings if f.severity=='stop']
 
     @property
     def verdict(self)->str: # a sentence
@@ -607,25 +701,40 @@ def write_html(self:Diagnosis,
     "Write the page of `to_html` completely or not at all; raises WriteError"
     return save_whole(self.to_html(most).encode('utf-8', 'replace'), path)
 
+# %% ../nbs/90_doctor.ipynb #5db1be32
+def _unreadable(e, source):
+    where, why = e.filename or source, e.strerror or e
+    return DataError(f'{where}: cannot be read ({why}). Check its permissions.')
+
+def _problems_apart(data, first):
+    "(data, what could not be read): of its notes, those that tell of a loss; else what came first"
+    costs = lambda note: any(getattr(note, 'counts', {}).values()) and 'unlabelled=' not in note
+    lost = [n for n in data.notes if costs(n)]
+    data.notes = [n for n in data.notes if n not in lost]
+    return data, lost or [first]
+
 # %% ../nbs/90_doctor.ipynb #5c4a0b20
-_READERS = dict(voc=read_voc, coco=read_coco, yolo=read_yolo)
+def _read(source, on_error, one_based, seed):
+    "What `load_dataset` would read of one source, unchecked"
+    root, name = Path(source).expanduser(), str(source).partition(':')[0]
+    known = name=='generated' or name in DATASETS
+    if known and not root.exists(): return load_dataset(source, on_error, one_based, seed)
+    return read_dataset(source, ReadOptions(on_error, one_based))
 
 def read_leniently(
-    source, # a data set's folder, or a name that `load_dataset` knows
+    source, # whatever `load_dataset` takes: a folder, a name, a list of them
     one_based:bool=True, # for VOC: whether corners count from 1
     seed:int=0, # of a generated set
 )->tuple: # unchecked `DetectionData`, list of what could not be read, in words
     "Read everything that can be read; `DataError` where there is no data set at all"
-    root = Path(source).expanduser()
-    try:
-        if not root.exists(): return load_dataset(source, 'skip', one_based, seed), []
-        kind = recognise(root); more = dict(one_based=one_based) if kind=='voc' else {}
-        try: return _READERS[kind](root, on_error='raise', **more), []
-        except DataError as e: first = str(e)
-        data = _READERS[kind](root, on_error='skip', **more)
-    except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
-    problems, data.notes = data.notes or [first], []
-    return data, problems
+    if isinstance(source, (list,tuple)):
+        sets, problems = zip(*[read_leniently(s, one_based, seed) for s in source])
+        return merge_data(sets), [p for ps in problems for p in ps]
+    try: return _read(source, 'raise', one_based, seed), []
+    except DataError as e: first = e
+    except OSError as e: raise _unreadable(e, source) from None
+    data = _read(source, 'skip', one_based, seed)
+    return _problems_apart(data, str(first))
 
 # %% ../nbs/90_doctor.ipynb #97783532
 def _hold_out(facts, data, seed):
@@ -640,9 +749,21 @@ def _hold_out(facts, data, seed):
     order = list(trial.splits)
     return sorted(facts, key=lambda f: order.index(f.split) if f.split in order else len(order))
 
+# %% ../nbs/90_doctor.ipynb #29b52933
+def _roots(source):
+    "The folders of one or several sources, as messages begin with them"
+    every = source if isinstance(source, (list,tuple)) else [source]
+    every = [Path(s).expanduser() for s in every]
+    return [f'{p.parent if p.is_file() else p}{os.sep}' for p in every]
+
+def _from(roots, text):
+    "A message without the folders that everybody knows"
+    for root in roots: text = text.replace(root, '')
+    return text
+
 # %% ../nbs/90_doctor.ipynb #4c9f3bea
 def diagnose(
-    source, # a data set's folder, a name that `load_dataset` knows, or `DetectionData`
+    source, # whatever `load_dataset` takes, or `DetectionData`
     size:int=224, # side of the square that training will see, pixels
     one_based:bool=True, # for VOC: whether corners count from 1
     seed:int=0, # of what is held out where there is no val split
@@ -654,10 +775,60 @@ def diagnose(
     "Say what is in a data set before anyone trains on it; damage is listed, not raised; `DataError` where there is no data set"
     known = isinstance(source, DetectionData)
     data, problems = (source, []) if known else read_leniently(source, one_based, seed); data = replace(data, notes=list(data.notes))
-    facts = examine_all(data.splits, data.vocab, workers, progress); root = '' if known else f'{Path(source).expanduser()}{os.sep}'
+    facts = examine_all(data.splits, data.vocab, workers, progress); roots = [] if known else _roots(source)
     if not facts: raise DataError(f'{data.name}: no images in it. {"; ".join(problems[:3]) or "Check the folder."}')
-    short = lambda words: [str(w).replace(root, '') if root else str(w) for w in words]  # names as seen from the folder
+    short = lambda words: [_from(roots, str(w)) for w in words]  # names as seen from the folder
     for f in facts: f.faults = short(f.faults); f.record = None if f.faults and on_error=='skip' else f.record
     facts = _hold_out(facts, data, seed)
     checkup = Checkup(data.name, tuple(data.vocab), facts, size, limits, short(problems), short(data.notes))
     return Diagnosis(checkup, [check(checkup) for check in CHECKS])
+
+# %% ../nbs/90_doctor.ipynb #5b6e1901
+def _file_id(image):
+    "What is equal for one file under two names; None for pixels in memory and for no file"
+    if not isinstance(image, (str,Path)): return None
+    try: found = os.stat(image)
+    except (OSError, ValueError): return None
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.abspath(image)
+
+def _shared_files(data):
+    "The 'stop' where pictures of val or test are files of train; else None"
+    train = {_file_id(r.image) for r in data.splits.get('train', [])}-{None}
+    names = [f'{r.file_name} ({s})' for s in ('val','test') for r in data.splits.get(s, [])
+             if _file_id(r.image) in train]
+    if not names: return None
+    are = 'is a file' if len(names)==1 else 'are files'
+    says = (f'{_n(len(names), "picture")} of val or test {are}'
+            ' of train: the detector is examined on what it has learnt by heart.')
+    return Finding('stop', 'The same picture on both sides of the exam', says,
+                   'Take them out of one of the two, or leave val out: then a fifth of train '
+                   'is held out.', names)
+
+# %% ../nbs/90_doctor.ipynb #7e9c02c7
+def label_findings(
+    data:DetectionData, # as `load_dataset` gives it
+)->list: # of `Finding`s, the worst first; empty: nothing to say
+    "What can be said of a data set before training without a look at any picture"
+    counts = {s: np.bincount([l for r in records for l in r.labels[~r.crowd]],
+                             minlength=len(data.vocab))[1:] for s,records in data.splits.items()}
+    if 'train' not in counts:
+        return [Finding('stop', 'No train split', f'It has {", ".join(counts)}.', 'Add one.')]
+    found = [_no_objects({s: int(n.sum()) for s,n in counts.items()}), _shared_files(data)]
+    none = [n for n,k in zip(data.vocab[1:], counts['train']) if not k]
+    if none and not found[0]:
+        says = f'{_n(len(none), "class")} without an object in train, which cannot be learnt: '
+        found.append(Finding('look', 'Classes without objects', says+f'{_some(none)}.',
+                             'Label some, or take them off the list.', none))
+    for group in similar_names(data.vocab[1:]):
+        found.append(Finding('look', 'One class, several spellings', f'{", ".join(group)}: each is '
+                             'learnt as a class of its own.', 'Rename them alike.', group))
+    return [f for f in found if f]
+
+def _some(names): return ', '.join(names[:8])+f' and {len(names)-8} more'*(len(names)>8)
+
+# %% ../nbs/90_doctor.ipynb #538ef0d8
+def must_stop(
+    data:DetectionData, # as `load_dataset` gives it
+)->list: # of `Finding`s, each a 'stop'; empty: go ahead
+    "What forbids training and can be told without a look at any picture"
+    return [f for f in label_findings(data) if f.severity=='stop']

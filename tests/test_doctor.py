@@ -1,11 +1,12 @@
 "Doctor: every planted fault is found by name, a clean set passes, the page stands alone and opens in a browser"
-import html.parser, json, re, shutil, subprocess
+import html.parser, json, re, shutil, struct, subprocess, zlib
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from ssd_tutorial.doctor import (CHECKS, Limits, diagnose, double_boxes, examine, find_twins, nearest_pictures, open_small, picture_bits)
+from ssd_tutorial.doctor import (CHECKS, Limits, diagnose, double_boxes, examine, find_twins, label_findings, must_stop, nearest_pictures,
+                                 open_small, picture_bits, similar_names)
 from ssd_tutorial.readers import DataError, DetectionData, check_record, generated_data, make_record, save_coco, save_voc, save_yolo
 
 ODD = 'Ferien <script>alert(1)<b> & "Ümläut" 日本.png'  # what a file may be called
@@ -25,7 +26,7 @@ def finding(diagnosis, check): return next(f for f in diagnosis.findings if f.ti
 
 TITLES = dict(files=('Files and boxes','Damaged files and boxes'), leaks=('Copies across splits','The same picture on both sides of the exam'), copies=('Copies within a split','The same picture twice in one split'),
               classes=('Classes','Rare or missing classes'), sizes=('Sizes of objects','Objects too small to see'), doubles=('Doubled boxes',), splits=('Splits','Few images to measure on'),
-              anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), images=('Sizes of images','Images far from square','Images'))
+              names=('Names of classes','One class, several spellings'), anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), depth=('Depth of pictures','Dark pictures of 16 bits'), images=('Sizes of images','Images far from square','Images'))
 
 
 @pytest.fixture(scope='module')
@@ -165,7 +166,164 @@ def test_one_image_and_no_objects():
 
 def test_class_that_only_val_knows(clean):
     train = [r for r in clean.train if 3 not in r.labels]; f = finding(diagnose(replace(clean, splits=dict(train=train, val=clean.valid)), progress=False), 'classes')
-    assert f.severity=='stop' and any(n.startswith(clean.vocab[3]) and 'cannot be learnt' in n for n in f.names)
+    assert f.severity=='look' and any(n.startswith(clean.vocab[3]) and 'cannot be learnt' in n for n in f.names)
+
+
+# ---------------------------------------------------------------- what training asks before it begins
+def blank(records): return [make_record(r.image, r.image_id, None, [], r.file_name) for r in records]
+
+
+def test_must_stop_lets_a_sound_set_through(clean):
+    assert must_stop(clean)==[] and label_findings(clean)==[] and diagnose(clean, progress=False).stops==[]
+
+
+@pytest.mark.parametrize('train,val,title', [(0,0,'No objects at all'), (0,1,'No objects in train'), (1,0,'No objects in val')])
+def test_no_objects_stop_training_and_doctor_agrees(clean, train, val, title):
+    splits = dict(train=clean.train[:20] if train else blank(clean.train[:20]), val=clean.valid[:20] if val else blank(clean.valid[:20]))
+    data = replace(clean, splits=splits); stop, = must_stop(data)
+    assert stop.severity=='stop' and stop.title==title and stop.todo
+    assert [f.title for f in diagnose(data, progress=False).stops]==[title]
+
+
+def test_crowd_regions_are_no_objects(clean):
+    crowd = [replace(r, crowd=np.ones(len(r.labels), bool)) for r in clean.train]
+    assert [f.title for f in must_stop(replace(clean, splits=dict(train=crowd, val=clean.valid)))]==['No objects in train']
+
+
+def test_val_that_is_train(clean, tmp_path):
+    "By file, under whatever name: the same path, a link; equal files elsewhere are for the doctor, who reads them"
+    root = save_voc(replace(clean, splits=dict(train=clean.train[:12])), tmp_path/'set')
+    from ssd_tutorial.readers import load_dataset
+    data = load_dataset(root); assert must_stop(data)==[]
+    data.splits['val'] = data.train[:3]; stop, = must_stop(data)
+    assert len(stop.names)==3 and data.train[0].file_name in stop.names[0]
+    assert stop.title in [f.title for f in diagnose(data, progress=False).stops]
+    link = tmp_path/'other.png'; link.symlink_to(data.train[0].image)
+    data.splits['val'] = [replace(data.train[0], image=link, file_name='other.png')]
+    assert 'other.png' in must_stop(data)[0].names[0]
+    shutil.copy(data.train[0].image, tmp_path/'copy.png'); data.splits['val'] = [replace(data.train[0], image=tmp_path/'copy.png')]
+    assert must_stop(data)==[] and diagnose(data, progress=False).stops
+
+
+def test_must_stop_reads_no_pixel(clean, monkeypatch):
+    "Not one picture is opened: files that do not exist do as well"
+    gone = lambda rs: [replace(r, image=Path(f'/nowhere/{r.file_name}')) for r in rs]
+    monkeypatch.setattr(Image, 'open', None)
+    assert must_stop(replace(clean, splits=dict(train=gone(clean.train), val=gone(clean.valid))))==[]
+
+
+def test_a_set_to_measure_on_cannot_be_trained_on(clean):
+    assert [f.title for f in must_stop(replace(clean, splits=dict(test=clean.valid)))]==['No train split']
+
+
+def test_class_without_objects_is_said_and_does_not_stop(clean):
+    data = replace(clean, vocab=(*clean.vocab,'unicorn')); found = label_findings(data)
+    assert [f.severity for f in found]==['look'] and 'unicorn' in found[0].says and must_stop(data)==[]
+    many = replace(clean, vocab=(*clean.vocab, *(f'c{i}' for i in range(70)))); says = label_findings(many)[0].says
+    assert len(label_findings(many))==1 and len(says)<200 and 'and 62 more' in says
+
+
+# ---------------------------------------------------------------- names
+@pytest.mark.parametrize('names', [('cat','Cat'), ('dog','dogs'), ('Dogs','dog'), ('bus','Buses'), ('puppy','puppies'), ('traffic light','traffic_light'), ('t-shirt','T Shirt')])
+def test_names_that_look_alike(clean, names):
+    assert similar_names(['sheep', *names, 'horse'])==[list(names)]
+    f = finding(diagnose(replace(clean, vocab=('background', *names, *clean.vocab[3:])), progress=False), 'names')
+    assert f.severity=='look' and all(n in f.names[0] for n in names)
+    assert any('spelling' in f.title and f.severity=='look' for f in label_findings(replace(clean, vocab=('background', *names, *clean.vocab[3:]))))
+
+
+def test_names_that_differ():
+    voc = 'aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor'.split()
+    assert similar_names(voc)==[] and similar_names(['glass','grass','bus','bu','class 1','class 11','as','a','skis','snowboard'])==[]
+
+
+# ---------------------------------------------------------------- as people have them
+def files(root, n=6, size=(64,48), make=None):
+    "YOLO pictures and labels, one class"
+    for i in range(n):
+        for d in ('images','labels'): (root/d).mkdir(parents=True, exist_ok=True)
+        (make or (lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 255, (size[1],size[0],3), dtype=np.uint8))))(i).save(root/'images'/f'{i}.png')
+        (root/'labels'/f'{i}.txt').write_text('0 .5 .5 .4 .4\n')
+    (root/'classes.txt').write_text('cat\n')
+    return root
+
+
+@pytest.mark.parametrize('bits,severity', [(10,'look'), (12,'look'), (14,'look'), (16,'fine')])
+def test_dark_pictures_of_16_bits(tmp_path, bits, severity):
+    "80: pictures of 16 bits of which fewer are used"
+    deep = lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 1<<bits, (48,64)).astype(np.uint16))
+    f = finding(diagnose(files(tmp_path/'set', make=deep), progress=False), 'depth')
+    assert f.severity==severity and len(f.names)==(6 if severity=='look' else 0)
+    if severity=='look': assert f'{bits} bits' in f.says and f'by {1<<16-bits} ' in f.todo and '0.png' in f.names[0]
+
+
+def png_of_16_bits(path, rgb):
+    "A PNG of three colours of 16 bits, which Pillow cannot write"
+    h,w,_ = rgb.shape; chunk = lambda kind, data: struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
+    rows = b''.join(b'\0'+row.astype('>u2').tobytes() for row in rgb)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 16, 2, 0, 0, 0))+chunk(b'IDAT', zlib.compress(rows))+chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize('bits,severity', [(12,'look'), (16,'fine')])
+def test_three_colours_of_16_bits(tmp_path, bits, severity):
+    root = files(tmp_path/'set')
+    for i in range(6): png_of_16_bits(root/'images'/f'{i}.png', np.random.default_rng(i).integers(0, 1<<bits, (48,64,3)))
+    f = finding(diagnose(root, progress=False), 'depth'); assert f.severity==severity and '6 pictures of 16 bits' in f.says
+
+
+def test_photographs_are_not_deep(tmp_path):
+    "Whatever numbers stand in their headers"
+    root = files(tmp_path/'set', size=(216,116)); sixteen = 'All pictures have 8 bits a colour.'
+    for i in range(6): Image.open(root/'images'/f'{i}.png').save(root/'images'/f'{i}.{("jpg","tif")[i%2]}'); (root/'images'/f'{i}.png').unlink()
+    assert finding(diagnose(root, progress=False), 'depth').says==sixteen
+
+
+def test_pictures_of_8_bits_are_not_deep(clean, tmp_path):
+    black = lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 9, (48,64,3), dtype=np.uint8))
+    assert finding(diagnose(files(tmp_path/'set', make=black), progress=False), 'depth').severity=='fine'
+
+
+def test_mixed_depths(tmp_path):
+    deep = lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 1<<(12 if i else 16), (48,64)).astype(np.uint16))
+    f = finding(diagnose(files(tmp_path/'set', make=deep), progress=False), 'depth'); assert 'jumps' in f.says and len(f.names)==5
+
+
+def test_hint_at_zero_based(clean, tmp_path):
+    "05: corners from 0 read as from 1"
+    few = replace(clean, splits={k: v[:12] for k,v in clean.splits.items()}); root = save_voc(few, tmp_path/'set')
+    assert '--zero-based' not in finding(diagnose(root, progress=False), 'files').todo
+    edit(root, next(r for r in few.train if len(r.labels)), lambda s: re.sub('<xmin>.*?<', '<xmin>0<', s, count=1))
+    f = finding(diagnose(root, progress=False), 'files'); assert f.severity=='stop' and '--zero-based' in f.todo
+    assert finding(diagnose(root, one_based=False, progress=False), 'files').severity=='fine'
+
+
+def test_system_files_are_no_pictures(tmp_path):
+    root = files(tmp_path/'set'); copy = root/'images'/'.ipynb_checkpoints'; copy.mkdir()
+    shutil.copy(root/'images'/'0.png', copy/'0-checkpoint.png'); (root/'images'/'._1.png').write_bytes(b'mac'); (root/'images'/'Thumbs.db').write_bytes(b'')
+    d = diagnose(root, progress=False); assert len(d.checkup.facts)==6 and finding(d, 'files').severity=='fine' and finding(d, 'copies').severity=='fine'
+
+
+def test_reads_what_training_reads(clean, tmp_path):
+    "Formats of lesson 03b, several folders, a data.yaml: whatever load_dataset takes"
+    from ssd_tutorial.readers import load_dataset
+    few = replace(clean, splits={k: v[:8] for k,v in clean.splits.items()}); one, two = save_yolo(few, tmp_path/'one'), save_coco(few, tmp_path/'two')
+    table = tmp_path/'table'; table.mkdir(); lines = ['filename,xmin,ymin,xmax,ymax,class']
+    for r in few.train:
+        r.load().save(table/r.file_name); lines += [','.join(map(str, (r.file_name,*b.tolist(),few.vocab[l]))) for b,l in zip(r.boxes_px, r.labels)]
+    (table/'labels.csv').write_text('\n'.join(lines)); (one/'data.yaml').write_text('train: images/train\nval: images/val\nnames: ['+', '.join(few.vocab[1:])+']\n'); (one/'classes.txt').unlink()
+    for source in (table, one/'data.yaml', [one,two], one):
+        d, data = diagnose(source, progress=False), load_dataset(source)
+        assert len(d.checkup.of())==sum(map(len, data.splits.values())) and d.checkup.splits==[*data.splits] and finding(d, 'files').severity=='fine'
+
+
+def test_what_could_not_be_read_is_a_problem_and_a_choice_is_a_note(tmp_path):
+    root = files(tmp_path/'set', 8); (root/'labels'/'3.txt').write_text('cat 1 2 3\n'); shutil.copy(root/'images'/'0.png', root/'images'/'extra.png')
+    d = diagnose(root, progress=False); names = finding(d, 'files').names; assert len(names)==1 and '3.txt' in names[0]
+
+
+def test_format_that_is_not_read_is_named(tmp_path):
+    (tmp_path/'set').mkdir(); (tmp_path/'set'/'via.json').write_text('{"_via_settings": {}}')
+    with pytest.raises(DataError, match='VIA'): diagnose(tmp_path/'set', progress=False)
 
 
 # ---------------------------------------------------------------- fingerprints
