@@ -398,12 +398,14 @@ def evaluate(self:Detector,
     records, # list of `Record`
     vocab=None, # names of the records' labels; None: the detector's own
     protocol:str='coco', # a key of `PROTOCOLS`
+    keep:list=None, # gets what was found in each image, see `find_in_records`
     **kwargs, # of `find_in_records`; they go before `protocol`
 ): # `Report`, its protocol says how the detections were chosen
     "mAP on labelled images, under every protocol of lesson 14"
     if protocol not in PROTOCOLS: raise DetectorError(f'protocol={protocol!r}: choose from {", ".join(PROTOCOLS)}.')
     records, how = records if vocab is None else self.relabel(records, vocab), {**PROTOCOLS[protocol], **kwargs}
-    report = evaluate_found(self.find_in_records(records, **how), truth_of(records), self.vocab)
+    found = self.find_in_records(records, **how); report = evaluate_found(found, truth_of(records), self.vocab)
+    if keep is not None: keep += found
     report.protocol = f'{PROTOCOL}. Detections from a score of {how["score"]:g}, suppressed above IoU {how["overlap"]}, at most {how["top_k"]} an image'
     return report
 
