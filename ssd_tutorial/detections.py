@@ -6,7 +6,7 @@
 __all__ = ['ROLE_COLORS', 'caption_font', 'draw_boxes', 'Detections', 'draw_detections', 'coco_results', 'save_results']
 
 # %% ../nbs/00_detections.ipynb #f359ee9f
-import json
+import json, os
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -115,6 +115,9 @@ def save_results(
     detections, # `Detections`, one an image
     path, # file to write, in a folder that exists
 ):
-    "Write many images' detections as one COCO results file"
+    "Write many images' detections as one COCO results file, completely or not at all; raises OSError that names it"
+    path = Path(path); part = path.with_name(f'{path.name}.{os.getpid()}.part')
     rows = [row for d in detections for row in coco_results(d)]
-    Path(path).write_text(json.dumps(rows, indent=1), encoding='utf-8')
+    try: part.write_text(json.dumps(rows, indent=1), encoding='utf-8'); os.replace(part, path)
+    except OSError as e: raise OSError(e.errno, e.strerror or str(e), str(path)) from None
+    finally: part.unlink(missing_ok=True)  # where it went wrong
