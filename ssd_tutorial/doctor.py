@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['SEVERITIES', 'CHECKS', 'picture_bits', 'nearest_pictures', 'open_small', 'ImageFacts', 'examine', 'examine_all',
            'Limits', 'Checkup', 'Finding', 'check_files', 'find_twins', 'check_leaks', 'check_copies', 'class_counts',
-           'check_classes', 'input_wh', 'check_sizes', 'double_boxes', 'check_doubles', 'check_objects', 'check_images',
-           'check_splits', 'fitting_spec', 'check_anchors', 'Diagnosis', 'thumbnail', 'columns_svg', 'read_leniently',
-           'diagnose']
+           'check_classes', 'similar_names', 'check_names', 'input_wh', 'check_sizes', 'double_boxes', 'check_doubles',
+           'check_objects', 'check_images', 'check_splits', 'fitting_spec', 'check_anchors', 'Diagnosis', 'thumbnail',
+           'columns_svg', 'read_leniently', 'diagnose', 'label_findings', 'must_stop']
 
 # %% ../nbs/90_doctor.ipynb #4715032e
-import hashlib, io, os, textwrap, warnings
+import hashlib, io, os, re, textwrap, warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -278,12 +278,12 @@ def class_counts(
 
 # %% ../nbs/90_doctor.ipynb #1af907ab
 def _class_words(name, counts, limits):
-    "(severity, what is wrong with one class) or None"
+    "What is wrong with one class, or None"
     train, total = counts.get('train', 0), sum(counts.values()); missing = [s for s,n in counts.items() if s!='train' and not n]
-    if not total: return 'look', f'{name} is in the list of classes, but no object has it'
-    if 'train' in counts and not train: return 'stop', f'{name} has no object in train: it cannot be learnt, yet counts in mAP'
+    if not total: return f'{name} is in the list of classes, but no object has it'
+    if 'train' in counts and not train: return f'{name} has no object in train: it cannot be learnt, yet counts in mAP'
     few = [f'only {_n(train, "object")} in train']*('train' in counts and train<limits.few_objects)+[f'none in {s}, so it cannot be measured there' for s in missing]
-    return ('look', f'{name}: {"; ".join(few)}') if few else None
+    return f'{name}: {"; ".join(few)}' if few else None
 
 # %% ../nbs/90_doctor.ipynb #4ebcacdd
 def check_classes(
@@ -297,9 +297,43 @@ def check_classes(
     charts = [('Objects of each class', 'bars', [(names[i], int(total[i]), '') for i in order])]
     says = f'{_n(len(names), "class")}, from {max(total, default=0)} objects ({most}) to {min(total, default=0)} ({least}).'
     if not words: return Finding('fine', 'Classes', f'{says} Each has enough to learn from, and stands in every split.', table=table, charts=charts)
-    worst = 'stop' if any(s=='stop' for s,_ in words) else 'look'
-    return Finding(worst, 'Rare or missing classes', f'{says} {_n(len(words), "class")} will be learnt badly or cannot be measured; mAP is a mean over classes, so each such class pulls as hard as the most frequent one.',
-                   'Collect or label more of them, move some to the split that has none, or take the class off the list.', [w for _,w in words], table=table, charts=charts)
+    return Finding('look', 'Rare or missing classes', f'{says} {_n(len(words), "class")} will be learnt badly or cannot be measured; mAP is a mean over classes, so each such class pulls as hard as the most frequent one.',
+                   'Collect or label more of them, move some to the split that has none, or take the class off the list.', words, table=table, charts=charts)
+
+# %% ../nbs/90_doctor.ipynb #d64f495d
+def _forms(name):
+    "A name without case, spaces and hyphens, and what it may be the plural of"
+    bare = re.sub(r'[\s_-]+', '', name.casefold())
+    singular = [bare.removesuffix(s) for s in ('s','es') if bare.endswith(s)]
+    singular += [bare[:-3]+'y']*bare.endswith('ies')
+    return {bare, *(s for s in singular if len(s)>2)}
+
+def similar_names(
+    names, # of classes
+)->list: # groups, lists of two names or more
+    "Names that are probably one class: they differ in case, spaces, hyphens or a plural only"
+    groups = []  # (forms, names)
+    for name in names:
+        forms = _forms(name)
+        group = next((g for g in groups if g[0]&forms), None)
+        if group is None: groups.append((forms, [name]))
+        else: group[0].update(forms); group[1].append(name)
+    return [found for _,found in groups if len(found)>1]
+
+# %% ../nbs/90_doctor.ipynb #4deebe6b
+def check_names(
+    checkup:Checkup, # the data set
+)->Finding:
+    "Is one class spelled in several ways?"
+    groups, counts = similar_names(checkup.vocab[1:]), class_counts(checkup)
+    if not groups: return Finding('fine', 'Names of classes', 'No two names look like one.')
+    n = dict(zip(checkup.vocab[1:], sum(counts.values()).tolist()))
+    words = [', '.join(f'{name} ({_n(n[name], "object")})' for name in group) for group in groups]
+    one = 'name looks' if len(groups)==1 else 'names look'
+    says = (f'{len(groups)} {one} as if spelled in several ways: {"; ".join(words)}. '
+            'To the detector each spelling is a class of its own, with fewer examples.')
+    todo = 'Rename them alike in the annotations, unless they are meant to differ.'
+    return Finding('look', 'One class, several spellings', says, todo, words)
 
 # %% ../nbs/90_doctor.ipynb #1d1f2187
 def input_wh(
@@ -357,6 +391,19 @@ def check_doubles(
     return Finding('look', 'Doubled boxes', f'{_n(len(names), "pair")} of boxes lie on one another, {clash} of them with two different names: the second one asks for a second detection of one object, and two names contradict each other.',
                    'Keep one box of each pair.', names, [[(f'{f.name} ({f.split}): {said(f,*ps[0])}', f.record, sorted({k for p in ps for k in p}))] for f,ps in found])
 
+# %% ../nbs/90_doctor.ipynb #e2bf5931
+def _no_objects(counts):
+    "The 'stop' where there is nothing to learn from, or nothing to measure on; else None"
+    todo = 'Check that the annotations belong to these images.'
+    if not any(counts.values()):
+        return Finding('stop', 'No objects at all', 'Not one usable box: there is nothing to learn.', todo)
+    if counts.get('train')==0:
+        return Finding('stop', 'No objects in train',
+                       'Not one usable box in train: there is nothing to learn.', todo)
+    if counts.get('val')==0:
+        return Finding('stop', 'No objects in val', 'Not one usable box in val: '
+                       'nothing can be measured, and no epoch is better than another.', todo)
+
 # %% ../nbs/90_doctor.ipynb #b28e1535
 def check_objects(
     checkup:Checkup, # the data set
@@ -366,7 +413,8 @@ def check_objects(
     difficult, crowd = (sum(int(getattr(f.record,k).sum()) for f in of) for k in ('difficult','crowd')); n = len(b)+crowd; empty = [f for f,k in zip(of, per) if not k]
     charts = [_histogram('Objects in an image', per, (0,1,2,3,4,6,8,12,20)), _histogram('Width of a box divided by its height, at the square input', wh[:,0]/wh[:,1].clip(1e-6), (0,.2,.33,.5,.8,1.25,2,3,5,9))]
     says = f'{n/max(1,len(of)):.1f} objects in an image, {per.max(initial=0)} at most; {_share(len(empty),len(of))} of the images have none; {_share(difficult,n)} of the objects are marked difficult and {_share(crowd,n)} crowd'
-    if not len(b): return Finding('stop', 'No objects at all', 'Not one usable box: there is nothing to learn.', 'Check that the annotations belong to these images.', [f.name for f in empty], charts=charts)
+    if bare := _no_objects({s: len(c.objects(s)[1]) for s in c.splits}):
+        return replace(bare, names=[f.name for f in empty], charts=charts)
     faults = [w for w,bad in (('most images are background, so training sees an object only now and then', len(empty)>lim.empty_share*len(of)),
                               ('what is difficult is learnt but not measured', difficult>lim.flag_share*n), ('what is crowd is neither learnt nor measured', crowd>lim.flag_share*n)) if bad]
     if not faults: return Finding('fine', 'Objects in an image', says+'.', charts=charts)
@@ -449,9 +497,11 @@ def check_anchors(
     if now['all'][0]>=c.limits.reached and gain<c.limits.gain: return Finding('fine', 'Anchors', says+'.', table=table, charts=charts)
     return Finding('look', 'Objects out of reach of the anchors', f'{says}. What no anchor reaches gets a poor box or none.', _reach_advice(c, judged, now['all'][0], gain), table=table, charts=charts)
 
-# %% ../nbs/90_doctor.ipynb #ef649fd2
-CHECKS = (check_files, check_leaks, check_splits, check_classes, check_sizes, check_anchors, check_doubles, check_copies, check_objects, check_images)
+# %% ../nbs/90_doctor.ipynb #cac754e3
+CHECKS = (check_files, check_leaks, check_splits, check_classes, check_names, check_sizes,
+          check_anchors, check_doubles, check_copies, check_objects, check_images)
 
+# %% ../nbs/90_doctor.ipynb #ef649fd2
 @dataclass
 class Diagnosis:
     "What was found, worst first"
@@ -464,6 +514,11 @@ class Diagnosis:
     def worst(self)->str: # of `SEVERITIES`
         "The severity of the worst finding"
         return self.findings[0].severity if self.findings else 'fine'
+
+    @property
+    def stops(self)->list: # of `Finding`
+        "What must be mended before training; empty: nothing forbids it"
+        return [f for f in self.findings if f.severity=='stop']
 
     @property
     def verdict(self)->str: # a sentence
@@ -661,3 +716,52 @@ def diagnose(
     facts = _hold_out(facts, data, seed)
     checkup = Checkup(data.name, tuple(data.vocab), facts, size, limits, short(problems), short(data.notes))
     return Diagnosis(checkup, [check(checkup) for check in CHECKS])
+
+# %% ../nbs/90_doctor.ipynb #5b6e1901
+def _file_id(image):
+    "What is equal for one file under two names; None for pixels in memory and for no file"
+    if not isinstance(image, (str,Path)): return None
+    try: found = os.stat(image)
+    except (OSError, ValueError): return None
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.abspath(image)
+
+def _shared_files(data):
+    "The 'stop' where pictures of val or test are files of train; else None"
+    train = {_file_id(r.image) for r in data.splits.get('train', [])}-{None}
+    names = [f'{r.file_name} ({s})' for s in ('val','test') for r in data.splits.get(s, [])
+             if _file_id(r.image) in train]
+    if not names: return None
+    says = (f'{_n(len(names), "picture")} of val or test {"is a file" if len(names)==1 else "are files"}'
+            ' of train: the detector is examined on what it has learnt by heart.')
+    return Finding('stop', 'The same picture on both sides of the exam', says,
+                   'Take them out of one of the two, or leave val out: then a fifth of train '
+                   'is held out.', names)
+
+# %% ../nbs/90_doctor.ipynb #7e9c02c7
+def label_findings(
+    data:DetectionData, # as `load_dataset` gives it
+)->list: # of `Finding`s, the worst first; empty: nothing to say
+    "What can be said of a data set before training without a look at any picture"
+    counts = {s: np.bincount([l for r in records for l in r.labels[~r.crowd]],
+                             minlength=len(data.vocab))[1:] for s,records in data.splits.items()}
+    if 'train' not in counts:
+        return [Finding('stop', 'No train split', f'It has {", ".join(counts)}.', 'Add one.')]
+    found = [_no_objects({s: int(n.sum()) for s,n in counts.items()}), _shared_files(data)]
+    none = [n for n,k in zip(data.vocab[1:], counts['train']) if not k]
+    if none and not found[0]:
+        says = f'{_n(len(none), "class")} without an object in train, which cannot be learnt: '
+        found.append(Finding('look', 'Classes without objects', says+f'{_some(none)}.',
+                             'Label some, or take them off the list.', none))
+    for group in similar_names(data.vocab[1:]):
+        found.append(Finding('look', 'One class, several spellings', f'{", ".join(group)}: each is '
+                             'learnt as a class of its own.', 'Rename them alike.', group))
+    return [f for f in found if f]
+
+def _some(names): return ', '.join(names[:8])+f' and {len(names)-8} more'*(len(names)>8)
+
+# %% ../nbs/90_doctor.ipynb #538ef0d8
+def must_stop(
+    data:DetectionData, # as `load_dataset` gives it
+)->list: # of `Finding`s, each a 'stop'; empty: go ahead
+    "What forbids training and can be told without a look at any picture"
+    return [f for f in label_findings(data) if f.severity=='stop']

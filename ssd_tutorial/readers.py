@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'ON_ERROR', 'VOC_SPLITS', 'DATASETS', 'PICTURE_FORMATS', 'MOST_PIXELS', 'LONGEST_SIDE',
-           'FREE_PIXELS', 'MOST_PIXELS_A_BYTE', 'COCO_FILES', 'printable', 'DataError', 'Record', 'open_header',
-           'open_image', 'make_record', 'DetectionData', 'generated_data', 'read_voc_xml', 'read_voc', 'save_voc',
-           'read_coco_json', 'read_coco', 'save_coco', 'read_yolo_txt', 'upright_hw', 'image_size', 'read_yolo',
-           'save_yolo', 'mend_box', 'check_record', 'is_watched', 'check_records', 'check_data', 'hold_out',
-           'ensure_splits', 'fetch', 'download_coco', 'recognise', 'load_dataset', 'list_images', 'pictures_without',
-           'add_pictures']
+           'FREE_PIXELS', 'MOST_PIXELS_A_BYTE', 'SPLIT_WORDS', 'FORMATS', 'FORMAT_MODULES', 'UNREAD_FORMATS',
+           'COCO_FILES', 'printable', 'DataError', 'Record', 'open_header', 'open_image', 'make_record',
+           'DetectionData', 'generated_data', 'read_voc_xml', 'read_voc', 'save_voc', 'read_coco_json', 'read_coco',
+           'save_coco', 'read_yolo_txt', 'upright_hw', 'image_size', 'read_yolo', 'save_yolo', 'is_hidden', 'Inventory',
+           'take_inventory', 'split_of', 'split_of_path', 'path_parts', 'Entry', 'ReadOptions', 'settle_splits',
+           'is_background', 'make_vocab', 'data_of', 'Format', 'file_head', 'mend_box', 'check_record', 'is_watched',
+           'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco', 'recognise',
+           'load_dataset', 'list_images', 'pictures_without', 'add_pictures']
 
 # %% ../nbs/03_readers.ipynb #5bd573a9
 import json, math, os, random, re, stat, sys, unicodedata, warnings, zipfile
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
@@ -756,6 +759,361 @@ def save_yolo(
             rows = [f'{l-1} {(x1+x2)/2/w:.8f} {(y1+y2)/2/h:.8f} {(x2-x1)/w:.8f} {(y2-y1)/h:.8f}' for (x1,y1,x2,y2),l in zip(r.boxes_px.tolist(), r.labels)]
             (root/'labels'/split/f'{path.stem}.txt').write_text('\n'.join(rows))
     return root
+
+# %% ../nbs/03_readers.ipynb #3a10c7e2
+_SYSTEM = {'__macosx','@eadir','#recycle','$recycle.bin','system volume information',
+           'lost+found','__pycache__','thumbs.db','ehthumbs.db','desktop.ini','icon\r'}
+
+def is_hidden(
+    name:str, # of a file or a folder, without its path
+)->bool: # whether it is hidden, or the system's own: a cache, a bin, a thumbnail
+    "Whether a file or a folder is no part of anybody's data"
+    return name.startswith(('.','~$')) or name.lower() in _SYSTEM
+
+def _nfc(name): return name if name.isascii() else unicodedata.normalize('NFC', name)
+
+def _grouped(items, key):
+    "key → its items, in order"
+    groups = {}
+    for item in items: groups.setdefault(key(item), []).append(item)
+    return groups
+
+# %% ../nbs/03_readers.ipynb #3a10c7e3
+_MASK_FOLDERS = {'segmentationclass','segmentationobject','masks','mask','trimaps','thumbnails','thumbs',
+                 'seglabels','instance_masks','semantic_masks','panoptic','depth'}
+def _is_mask(path): return path.parent.name.lower() in _MASK_FOLDERS
+
+@dataclass
+class Inventory:
+    "What lies in a folder and below it, without hidden and system files"
+    root:Path
+    pictures:list # paths of what is called like a picture that we can open, sorted
+    others:list # paths of all other files, sorted
+    folders:list # paths, the root first
+    cache:dict=field(default_factory=dict) # what has been read already, so that it is read once
+
+    @cached_property
+    def by_name(self): return _grouped([*self.pictures, *self.others], lambda p: _nfc(p.name))
+    @cached_property
+    def by_stem(self): # in small letters; a mask is no picture of its own
+        every = [*self.pictures, *(p for p in self.others if p.suffix.lower() in _OTHER_SUFFIXES)]
+        plain = [p for p in every if not _is_mask(p)]
+        return _grouped(plain, lambda p: _nfc(p.stem).casefold())
+    def named(self, *names): # file names in small letters
+        "The other files that are called so"
+        return [p for p in self.others if p.name.lower() in names]
+    def inside(self, path): # of a file in the folder
+        "The folders from the root to a file; none for a file that lies elsewhere"
+        return path.relative_to(self.root).parts[:-1] if path.is_relative_to(self.root) else ()
+
+# %% ../nbs/03_readers.ipynb #3a10c7e4
+def _looks_into(entry):
+    "'walk' for a folder, 'link' for a link to one, else None"
+    try: return 'walk' if entry.is_dir(follow_symlinks=False) else 'link' if entry.is_dir() else None
+    except OSError: return None  # a link to itself
+
+def take_inventory(
+    root, # folder to look into, with all below it
+)->Inventory:
+    "All files of a folder in one walk; a link is followed once, and never back to where we are"
+    todo, links, seen, files, folders = [os.fspath(root)], [], set(), [], []
+    while todo or links:
+        folder = todo.pop() if todo else links.pop(0); stat_ = os.stat(folder)
+        if (stat_.st_dev, stat_.st_ino) in seen: continue
+        seen.add((stat_.st_dev, stat_.st_ino)); folders.append(folder)
+        for e in [e for e in os.scandir(folder) if not is_hidden(e.name)]:
+            into = _looks_into(e)
+            if into: (todo if into=='walk' else links).append(e.path)
+            if not into or os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES: files.append(e.path)
+    files = sorted(map(Path, files)); picture = [p.suffix.lower() in IMAGE_SUFFIXES for p in files]
+    split = lambda yes: [p for p,is_ in zip(files, picture) if is_==yes]
+    return Inventory(Path(root), split(True), split(False), sorted(map(Path, folders)))
+
+# %% ../nbs/03_readers.ipynb #3a10c7e7
+SPLIT_WORDS = dict(train='train', training='train', val='val', valid='val', validation='val', dev='val',
+                   test='test', testing='test', trainval='trainval')
+_SAY_NOTHING = set('''data dataset datasets set sets image images imgs img photos pics pictures jpegimages jpeg jpg png
+    label labels annotation annotations annot annots anno annos ann xml xmls json txt csv coco voc yolo obj bbox bboxes
+    boxes instances objects detection list lists file files split splits gt subset folder path paths v'''.split())
+
+@lru_cache(maxsize=4096)
+def split_of(
+    name:str, # of a file without its suffix, a folder, a list, a subset
+): # 'train', 'val', 'test', 'trainval', or None
+    "The split that a name speaks of, whatever its case; None where it speaks of none"
+    words = re.findall(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+', name)
+    words = [w.lower() for w in words]; at = [i for i,w in enumerate(words) if w in SPLIT_WORDS]
+    if not at or not _SAY_NOTHING.issuperset(words[at[-1]+1:]): return None
+    found = list(dict.fromkeys(SPLIT_WORDS[words[i]] for i in at))
+    return 'trainval' if found==['train','val'] else found[0] if len(found)==1 else None
+
+@lru_cache(maxsize=4096)
+def split_of_path(
+    folders:tuple, # names of the folders from the root to a file
+): # 'train', 'val', 'test', 'trainval', or None
+    "The split that the folders of a file speak of; None where they speak of none"
+    bare = [SPLIT_WORDS[f] for f in (f.lower().rstrip('0123456789_-') for f in folders) if f in SPLIT_WORDS]
+    return bare[-1] if bare else next(filter(None, map(split_of, reversed(folders))), None)
+
+# %% ../nbs/03_readers.ipynb #3a10c7ea
+_PICTURE_FOLDERS = {'images','image','imgs','img','jpegimages','data','photos','pictures'}
+
+def _readings(name):
+    "Ways to read a picture's name: as it stands, out of a web address, without an upload's prefix"
+    name = str(name).strip(); yield name
+    plain = re.sub(r'(\.\w{2,5})[?#].*$', r'\1', unquote(re.sub(r'^.*[?&]d=', '', name)))
+    if plain!=name: yield plain
+    short = re.sub(r'(^|[\\/])[0-9a-f]{8}-(?=[^\\/]+$)', r'\1', plain)
+    if short!=plain: yield short
+
+def path_parts(
+    name:str, # a path as any system writes it
+)->list: # its parts, without drive, `.` and `..`
+    "The parts of a path that may survive a journey to another machine"
+    parts = [_nfc(p) for p in re.split(r'[\\/]+', name)]
+    return [p for p in parts if p.strip() and p not in ('.','..') and not re.fullmatch('[A-Za-z]:', p)]
+
+def _agreeing(a, b): return next((i for i,(x,y) in enumerate(zip(a, b)) if x!=y), min(len(a), len(b)))
+
+# %% ../nbs/03_readers.ipynb #3a10c7eb
+@patch
+def rank(self:Inventory,
+    path, # of a picture
+    parts, # of the name that the annotation gives it, see `path_parts`
+    source, # the annotation file
+    split=None, # of the annotation
+)->tuple: # larger is better; its first two numbers are what the names themselves say
+    "How well a picture answers to a name"
+    low = lambda names: [n.casefold() for n in names]
+    folders, home, said = low(self.inside(path)), low(self.inside(source)), low(parts[:-1])
+    mine = split_of_path(self.inside(path)); same = mine==split or 'trainval' in (mine, split)
+    agree = 0 if not (split and mine) else 1 if same else -1
+    called = (path.name==parts[-1], path.stem==Path(parts[-1]).stem)
+    usual = -1 if _is_mask(path) else int(bool(folders) and folders[-1] in _PICTURE_FOLDERS)
+    near = _agreeing(folders, home)+_agreeing(folders[::-1], home[::-1])
+    return _agreeing(folders[::-1], said[::-1]), agree, *called, folders==home, usual, near
+
+@patch
+def candidates(self:Inventory,
+    name:str, # as an annotation gives it
+)->tuple: # list of paths, the parts of the name as it was read
+    "All pictures that may be meant by a name: called so, or so but for case and suffix"
+    for reading in _readings(name):
+        if not (parts := path_parts(reading)): continue
+        stem, suffix = os.path.splitext(parts[-1])
+        stem = stem if suffix.lower() in IMAGE_SUFFIXES|_OTHER_SUFFIXES else parts[-1]
+        if found := self.by_name.get(parts[-1]) or self.by_stem.get(stem.casefold()): return found, parts
+    return [], path_parts(str(name)) or [str(name)]
+
+# %% ../nbs/03_readers.ipynb #3a10c7ec
+@patch
+def find_picture(self:Inventory,
+    name:str, # as an annotation gives it; '': named like the annotation file
+    source, # the annotation file
+    split=None, # of the annotation
+)->tuple: # path or None; its rank, None where it was the only one; the paths that are just as good
+    "The picture that an annotation is about, wherever in the folder it lies"
+    name = str(name).strip() or source.stem
+    if os.path.isabs(name) and _is_file(Path(name)): return Path(name), None, []
+    found, parts = self.candidates(name)
+    if len(found)<2: return (found[0], None, []) if found else (self._elsewhere(name, source), None, [])
+    ranks = {p: self.rank(p, parts, source, split) for p in found}; best = max(ranks.values())
+    first, *rivals = [p for p in found if ranks[p]==best]
+    return first, best, rivals
+
+@patch
+def _elsewhere(self:Inventory, name, source):
+    "A picture outside the folder, or one that is called like none; None where there is none"
+    return next((p for p in (source.parent/name, self.root/name) if _is_file(_find(p))), None)
+
+@patch
+def missing(self:Inventory, name, source): # as for `find_picture`
+    "Where a picture that is nowhere would be looked for"
+    usual = [f for f in self.folders if f.name.lower() in _PICTURE_FOLDERS]
+    near = max(usual, key=lambda f: _agreeing(f.parts, source.parts), default=source.parent)
+    return near/(path_parts(str(name)) or [source.stem])[-1]
+
+# %% ../nbs/03_readers.ipynb #3a10c7ef
+@dataclass
+class Entry:
+    "What an annotation says of one picture, before the picture is found"
+    picture:str # as the annotation names it; '': named like the annotation file
+    source:Path # the annotation file
+    objects:list # dicts: box_px (4 corners, pixels from 0), name; where known difficult, crowd, and said (for messages)
+    declared_hw:tuple=None # (height, width) that the annotation says, pixels
+    split:str=None # where the annotation itself says so, in its own word; None: the path tells
+    image_id:object=None # its own number; None: they are counted
+    image:Path=None # the picture, where the reader knows it already
+
+@dataclass
+class ReadOptions:
+    "What can be asked of a reading"
+    on_error:str='raise' # 'raise', 'fix' or 'skip', see `check_records`
+    one_based:bool=True # for VOC: whether corners count from 1
+    only:tuple=None # names of the splits to read; None: all of them
+    unlabelled:str='leave' # what to do with pictures that have no annotation: 'leave' them out or take them as 'negative'
+    vocab:tuple=None # names to expect, background first; None: what the set declares or holds
+
+# %% ../nbs/03_readers.ipynb #3a10c7f0
+def _raw_splits(entries, inventory):
+    "Name of a split, as it was found ('' where there is none) → its entries"
+    def raw(e):
+        if e.split is not None: return str(e.split)
+        near = split_of_path(inventory.inside(e.source))
+        return near or (e.image and split_of_path(inventory.inside(e.image))) or ''
+    return _grouped(entries, raw)
+
+def settle_splits(
+    entries, # list of `Entry`
+    inventory:Inventory, # of their folder
+    options:ReadOptions, # what may be left out
+    notes:list, # where it is noted
+)->dict: # 'train', 'val', 'test', 'trainval' or 'all' → entries
+    "Entries by split; `DataError` where the names of splits leave more than one reading"
+    raw = _raw_splits(entries, inventory); unknown = [n for n in raw if not split_of(n)]
+    if '' in unknown and len(raw)>1 and options.on_error!='raise':
+        notes.append(_Note(f'{len(raw[""])} images lie in none of the splits and are left out: {_some(raw[""])}', images=len(raw.pop(''))))
+        unknown.remove('')
+    if len(unknown)>1 or unknown and len(raw)>1: raise DataError(_which_split(raw, unknown, inventory))
+    splits = {'all': raw[unknown[0]]} if unknown else {}
+    for name in raw.keys()-set(unknown): splits.setdefault(split_of(name), []).extend(raw[name])
+    return _without_trainval({s: splits[s] for s in ('train','val','trainval','test','all') if s in splits})
+
+# %% ../nbs/03_readers.ipynb #3a10c7f1
+def _some(entries, n=3):
+    names = [e.picture or e.source.name for e in entries]
+    return ', '.join(names[:n])+(' …' if len(names)>n else '')
+
+def _which_split(raw, unknown, inventory):
+    "The message where names of splits can be read in several ways"
+    files = {n: raw[n][0].source.relative_to(inventory.root).as_posix() for n in raw if raw[n][0].source.is_relative_to(inventory.root)}
+    said = ', '.join(f'{n!r}' if n else f'none ({files.get(n, "?")} …)' for n in raw)
+    return (f'{inventory.root}: which of its parts are for training? They are called {said}, and {", ".join(repr(n) for n in unknown if n) or "some files"} '
+            f'say{"s"*(len(unknown)==1 and unknown!=[""])} nothing of it. Name them train, val and test, or give --data the one to use.')
+
+def _without_trainval(splits):
+    "train, val and both together: keep the parts"
+    key = lambda e: (e.source, e.picture)
+    for part,other in (('val','train'),('train','val')):
+        if 'trainval' in splits and part in splits and other not in splits:
+            have = {key(e) for e in splits[part]}
+            splits[other] = [e for e in splits['trainval'] if key(e) not in have]
+    if 'train' in splits and 'val' in splits: splits.pop('trainval', None)
+    return splits
+
+# %% ../nbs/03_readers.ipynb #3a10c7f4
+def is_background(
+    name:str, # of a class
+)->bool: # whether it stands for no object
+    "Whether a class is the background, in any case and dress"
+    return name.strip().strip('_').casefold()=='background'
+
+def make_vocab(
+    names, # of the classes, in order; some may stand there twice
+    notes:list, # where it is noted what became one class, or looks as if it should
+)->tuple: # background and the names, each once
+    "The vocabulary of a list of class names"
+    names = list(names); often = [n for n in dict.fromkeys(names) if names.count(n)>1]
+    if often: notes.append(f'{", ".join(often)}: named twice in the list of classes, and read as one class')
+    vocab = ('background', *dict.fromkeys(n for n in names if not is_background(n)))
+    alike = [ns for ns in _grouped(vocab, str.casefold).values() if len(ns)>1]
+    if alike: notes.append(f'{"; ".join(" and ".join(ns) for ns in alike)}: classes of their own, though only the case differs')
+    return vocab
+
+# %% ../nbs/03_readers.ipynb #3a10c7f5
+def _same_place(found, inventory, split):
+    "Take a picture away from entries whose name fits it worse than another's: [(entry, path)]"
+    for path,group in _grouped(found, lambda f: f[1]).items():
+        names = {(e.source, e.picture) for e,_ in group}
+        if path is None or len(names)<2: continue
+        ranks = [inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split.get(id(e)))[:2] for e,_ in group]
+        for (e,_),rank in zip(group, ranks):
+            if rank<max(ranks): yield id(e)
+
+def _find_all(splits, inventory, options, notes):
+    "[(entry, path or None)] of all entries; those that could be either of two pictures are refused"
+    split, found = {id(e): s for s,es in splits.items() for e in es}, []
+    for s,es in splits.items():
+        for e in es:
+            path, _, rivals = (e.image, None, []) if e.image else inventory.find_picture(e.picture, e.source, s)
+            if not rivals: found.append((e, path)); continue
+            both = ' or '.join(p.relative_to(inventory.root).as_posix() for p in (path, *rivals[:2]))
+            _or_note(DataError(f'{e.source}: {e.picture or e.source.stem!r} could be {both}. Give it with its folder, or pass on_error="skip".'),
+                     options.on_error, notes, images=1)
+    lost = {*_same_place(found, inventory, split)}
+    return {id(e): None if id(e) in lost else p for e,p in found}
+
+# %% ../nbs/03_readers.ipynb #3a10c7f6
+def data_of(
+    entries, # list of `Entry`
+    inventory:Inventory, # of their folder
+    options:ReadOptions=None, # None: the defaults
+    names=None, # of the classes, in order; None: the names found, sorted
+    ids:dict=None, # name → the data set's own category id; None: it has none
+    notes:list=None, # what was noted so far
+)->DetectionData: # unchecked
+    "Entries of any format as a data set: splits settled, pictures found, classes counted; `DataError` names what cannot be told"
+    options, notes = options or ReadOptions(), [] if notes is None else notes
+    splits = settle_splits(entries, inventory, options, notes)
+    found_names = sorted({o['name'] for e in entries for o in e.objects})
+    vocab = tuple(options.vocab) if options.vocab else make_vocab(found_names if names is None else names, notes)
+    label = {n: i for i,n in enumerate(vocab)}
+    wanted = _wanted(splits, options.only, inventory); paths = _find_all(wanted, inventory, options, notes)
+    if paths and not any(paths.values()): raise DataError(_no_pictures(entries, inventory))
+    number = {k: i for i,k in enumerate(dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es))}
+    record = lambda e: _record(e, paths[id(e)] or inventory.missing(e.picture, e.source), label, number)
+    data = {s: [record(e) for e in es if id(e) in paths] for s,es in wanted.items()}
+    own = None if ids is None else tuple(ids.get(n, -1) for n in vocab)
+    return DetectionData(data, vocab, own, inventory.root.resolve().name, notes)
+
+# %% ../nbs/03_readers.ipynb #3a10c7f7
+def _record(entry, path, label, number):
+    "An entry and its picture as a `Record`"
+    for o in entry.objects: o['label'] = 0 if is_background(o['name']) else label.get(o['name'], -1)
+    last = (path_parts(entry.picture) or [''])[-1]; own = entry.image_id
+    objects = [{**o, 'name': o['said']} if 'said' in o else o for o in entry.objects]
+    return make_record(path, number[entry.source, entry.picture] if own is None else own, None, objects,
+                       entry.picture if last==_nfc(path.name) else path.name, entry.declared_hw)
+
+def _wanted(splits, only, inventory):
+    "The splits to read: those asked for, and the one of which a fifth would be held out"
+    if not only: return splits
+    names = {split_of(n) or n for n in only}; whole = [s for s in ('train','trainval','all') if s in splits][:1]
+    if whole and 'val' not in splits and names&{'train','val'}: names |= {*whole}
+    if not names&{*splits}: raise DataError(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
+    return {s: es for s,es in splits.items() if s in names}
+
+def _no_pictures(entries, inventory):
+    "The message where not one picture is there"
+    first = inventory.missing(entries[0].picture, entries[0].source); busy = {p.parent for p in inventory.pictures}
+    empty = [f for f in inventory.folders if f.name.lower() in _PICTURE_FOLDERS and not any(b.is_relative_to(f) for b in busy)]
+    where = f'{empty[0].relative_to(inventory.root).as_posix()}/ is empty: copy the pictures there' if empty else 'Put the pictures beside their annotations'
+    return f'{first}: no such image, and none of the other {len(entries)-1} is there. {where}.'
+
+# %% ../nbs/03_readers.ipynb #3a10c7fa
+@dataclass
+class Format:
+    "One way of writing annotations down"
+    title:str # what people call it, for messages
+    find:object # function of an `Inventory`: list of its annotation files of this format, by their content; empty where there are none
+    read:object # function of an `Inventory`, these files and `ReadOptions`: `DetectionData`, unchecked
+    secondary:bool=False # whether it is mostly a copy that was made of another format: where that is there, too, it is read and this is noted
+
+FORMATS = {}  # name → `Format`, into which lessons enter what they read
+FORMAT_MODULES = ('formats',)  # later lessons that do
+UNREAD_FORMATS = []  # functions of an `Inventory`: what a folder holds that is not read, and the way out, in a sentence; None
+
+def file_head(
+    inventory:Inventory, # remembers it
+    path, # of a file
+    n:int=4096, # bytes
+)->bytes: # b'' where it cannot be read
+    "The first bytes of a file, by which its format is known; read once"
+    key = (path, n)
+    if key not in inventory.cache:
+        try: inventory.cache[key] = open(_openable(path), 'rb').read(n)
+        except OSError: inventory.cache[key] = b''
+    return inventory.cache[key]
 
 # %% ../nbs/03_readers.ipynb #30feadee
 def _box_fault(box, size_hw):

@@ -618,6 +618,15 @@ def body_and_head(
     body = list(model.body.parameters()); known = {id(p) for p in body}
     return [body, [p for p in model.parameters() if id(p) not in known]]
 
+# %% ../nbs/06_training.ipynb #a10c0003
+def _no_export(learn):
+    "The same Learner, which refuses to be pickled"
+    def export(*args, **kwargs):
+        raise NotImplementedError('learn.export would pickle the whole Learner. For the weights: learn.save(NAME); '
+                                  'for a detector in one file: Detector.save of lesson 15')
+    learn.export = export
+    return learn
+
 # %% ../nbs/06_training.ipynb #ea6ad2a8
 def make_learner(
     dls, # of `make_dls` or `cached_dls`
@@ -632,11 +641,12 @@ def make_learner(
     cbs=(), # more callbacks
     path=None, # folder for the files of `lr_find` and `learn.save`; None: the system's temporary folder
 )->Learner:
-    "fastai's Learner with what detection needs: two groups, clipping, a stop at NaN, the best epoch kept, mixed precision on a GPU"
+    "fastai's Learner with what detection needs. Its `export` raises NotImplementedError"
     cbs = [StopOnNonFinite(), GradientClip(clip), *cbs]
     if best_by: cbs.append(KeepBest(monitor=best_by, reset_on_fit=False))
     if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision())
-    return Learner(dls, model, loss_func, opt_func=opt_func, splitter=splitter, metrics=list(metrics), cbs=cbs, wd=wd, train_bn=False, path=path or tempfile.gettempdir())
+    more = dict(opt_func=opt_func, splitter=splitter, wd=wd, train_bn=False, path=path or tempfile.gettempdir())
+    return _no_export(Learner(dls, model, loss_func, metrics=list(metrics), cbs=cbs, **more))
 
 # %% ../nbs/06_training.ipynb #44edac75
 def freeze_body(

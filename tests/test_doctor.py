@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from ssd_tutorial.doctor import (CHECKS, Limits, diagnose, double_boxes, examine, find_twins, nearest_pictures, open_small, picture_bits)
+from ssd_tutorial.doctor import (CHECKS, Limits, diagnose, double_boxes, examine, find_twins, label_findings, must_stop, nearest_pictures,
+                                 open_small, picture_bits, similar_names)
 from ssd_tutorial.readers import DataError, DetectionData, check_record, generated_data, make_record, save_coco, save_voc, save_yolo
 
 ODD = 'Ferien <script>alert(1)<b> & "Ümläut" 日本.png'  # what a file may be called
@@ -25,7 +26,7 @@ def finding(diagnosis, check): return next(f for f in diagnosis.findings if f.ti
 
 TITLES = dict(files=('Files and boxes','Damaged files and boxes'), leaks=('Copies across splits','The same picture on both sides of the exam'), copies=('Copies within a split','The same picture twice in one split'),
               classes=('Classes','Rare or missing classes'), sizes=('Sizes of objects','Objects too small to see'), doubles=('Doubled boxes',), splits=('Splits','Few images to measure on'),
-              anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), images=('Sizes of images','Images far from square','Images'))
+              names=('Names of classes','One class, several spellings'), anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), images=('Sizes of images','Images far from square','Images'))
 
 
 @pytest.fixture(scope='module')
@@ -165,7 +166,75 @@ def test_one_image_and_no_objects():
 
 def test_class_that_only_val_knows(clean):
     train = [r for r in clean.train if 3 not in r.labels]; f = finding(diagnose(replace(clean, splits=dict(train=train, val=clean.valid)), progress=False), 'classes')
-    assert f.severity=='stop' and any(n.startswith(clean.vocab[3]) and 'cannot be learnt' in n for n in f.names)
+    assert f.severity=='look' and any(n.startswith(clean.vocab[3]) and 'cannot be learnt' in n for n in f.names)
+
+
+# ---------------------------------------------------------------- what training asks before it begins
+def blank(records): return [make_record(r.image, r.image_id, None, [], r.file_name) for r in records]
+
+
+def test_must_stop_lets_a_sound_set_through(clean):
+    assert must_stop(clean)==[] and label_findings(clean)==[] and diagnose(clean, progress=False).stops==[]
+
+
+@pytest.mark.parametrize('train,val,title', [(0,0,'No objects at all'), (0,1,'No objects in train'), (1,0,'No objects in val')])
+def test_no_objects_stop_training_and_doctor_agrees(clean, train, val, title):
+    splits = dict(train=clean.train[:20] if train else blank(clean.train[:20]), val=clean.valid[:20] if val else blank(clean.valid[:20]))
+    data = replace(clean, splits=splits); stop, = must_stop(data)
+    assert stop.severity=='stop' and stop.title==title and stop.todo
+    assert [f.title for f in diagnose(data, progress=False).stops]==[title]
+
+
+def test_crowd_regions_are_no_objects(clean):
+    crowd = [replace(r, crowd=np.ones(len(r.labels), bool)) for r in clean.train]
+    assert [f.title for f in must_stop(replace(clean, splits=dict(train=crowd, val=clean.valid)))]==['No objects in train']
+
+
+def test_val_that_is_train(clean, tmp_path):
+    "By file, under whatever name: the same path, a link; equal files elsewhere are for the doctor, who reads them"
+    root = save_voc(replace(clean, splits=dict(train=clean.train[:12])), tmp_path/'set')
+    from ssd_tutorial.readers import load_dataset
+    data = load_dataset(root); assert must_stop(data)==[]
+    data.splits['val'] = data.train[:3]; stop, = must_stop(data)
+    assert len(stop.names)==3 and data.train[0].file_name in stop.names[0]
+    assert stop.title in [f.title for f in diagnose(data, progress=False).stops]
+    link = tmp_path/'other.png'; link.symlink_to(data.train[0].image)
+    data.splits['val'] = [replace(data.train[0], image=link, file_name='other.png')]
+    assert 'other.png' in must_stop(data)[0].names[0]
+    shutil.copy(data.train[0].image, tmp_path/'copy.png'); data.splits['val'] = [replace(data.train[0], image=tmp_path/'copy.png')]
+    assert must_stop(data)==[] and diagnose(data, progress=False).stops
+
+
+def test_must_stop_reads_no_pixel(clean, monkeypatch):
+    "Not one picture is opened: files that do not exist do as well"
+    gone = lambda rs: [replace(r, image=Path(f'/nowhere/{r.file_name}')) for r in rs]
+    monkeypatch.setattr(Image, 'open', None)
+    assert must_stop(replace(clean, splits=dict(train=gone(clean.train), val=gone(clean.valid))))==[]
+
+
+def test_a_set_to_measure_on_cannot_be_trained_on(clean):
+    assert [f.title for f in must_stop(replace(clean, splits=dict(test=clean.valid)))]==['No train split']
+
+
+def test_class_without_objects_is_said_and_does_not_stop(clean):
+    data = replace(clean, vocab=(*clean.vocab,'unicorn')); found = label_findings(data)
+    assert [f.severity for f in found]==['look'] and 'unicorn' in found[0].says and must_stop(data)==[]
+    many = replace(clean, vocab=(*clean.vocab, *(f'c{i}' for i in range(70)))); says = label_findings(many)[0].says
+    assert len(label_findings(many))==1 and len(says)<200 and 'and 62 more' in says
+
+
+# ---------------------------------------------------------------- names
+@pytest.mark.parametrize('names', [('cat','Cat'), ('dog','dogs'), ('Dogs','dog'), ('bus','Buses'), ('puppy','puppies'), ('traffic light','traffic_light'), ('t-shirt','T Shirt')])
+def test_names_that_look_alike(clean, names):
+    assert similar_names(['sheep', *names, 'horse'])==[list(names)]
+    f = finding(diagnose(replace(clean, vocab=('background', *names, *clean.vocab[3:])), progress=False), 'names')
+    assert f.severity=='look' and all(n in f.names[0] for n in names)
+    assert any('spelling' in f.title and f.severity=='look' for f in label_findings(replace(clean, vocab=('background', *names, *clean.vocab[3:]))))
+
+
+def test_names_that_differ():
+    voc = 'aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor'.split()
+    assert similar_names(voc)==[] and similar_names(['glass','grass','bus','bu','class 1','class 11','as','a','skis','snowboard'])==[]
 
 
 # ---------------------------------------------------------------- fingerprints

@@ -173,8 +173,10 @@ def main():
     with tempfile.TemporaryDirectory() as fonts, ThreadPoolExecutor(args.jobs) as pool:
         for name,(seconds,fault) in zip(todo, pool.map(lambda n: run_alone(n, fonts, wall, '1' if args.jobs>1 else ''), todo)):
             print(f'{name:<28}{seconds:5.0f} s{"" if fault is None else "  FAILED"}', flush=True)
-            if fault is not None: faults[name] = fault
-    for name,fault in faults.items(): print(f'\n--- {name}\n{fault}')
+            if fault is not None:
+                faults[name] = fault
+                print('    '+fault.strip().replace('\n', '\n    '), flush=True)
+    if faults: print('failed:', ' '.join(faults))
     print(f'\n{len(todo)-len(faults)} passed, {len(faults)} failed')
     sys.exit(bool(faults))
 

@@ -146,7 +146,7 @@ def rewritten(owner):
             if p.name=='index.ipynb': text = CARD.sub(lambda m: f'<!-- card --> {card_line()} <!-- /card -->', TABLE.sub(lambda m: m.group(1)+lesson_table(owner)+m.group(2), text))
             if text!=source(c): c['source'] = text.splitlines(keepends=True)
         out[p] = dump(nb)
-    out[ROOT/'ssd_tutorial'/'kept.json'] = kept(notebooks)
+    out[ROOT/'ssd_tutorial'/'kept.json'] = kept({p: nb for p,nb in notebooks.items() if p.name!='index.ipynb'})
     index = json.loads(out[NBS/'index.ipynb'])
     out[ROOT/'README.md'] = readme(index, owner)
     for p in (ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md'):

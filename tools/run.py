@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Run notebooks in place, as their author does before a commit.
+
+python tools/run.py 08              lesson 08 (and its solution: solutions/08); outputs are written into it
+python tools/run.py 08 --slow       its slow cells as well; without, they are not run and keep their outputs
+python tools/run.py --pictures      all lessons, for the pictures at their top; the notebooks stay as they are
+"""
+import argparse, os, re, sys, time
+from pathlib import Path
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS, SLOW = ROOT/'nbs', re.compile(r'^#\|\s*(slow|eval:\s*false)', re.M)
+
+
+def found(name):
+    "Notebooks whose path below nbs/ begins with a name"
+    paths = sorted([*NBS.glob('*.ipynb'), *(NBS/'solutions').glob('*.ipynb')])
+    paths = [p for p in paths if p.relative_to(NBS).as_posix().startswith(name)]
+    return paths or sys.exit(f'No notebook in nbs/ begins with {name}')
+
+
+def run(path, slow=False, write=True):
+    "Execute one notebook in its folder"
+    nb, kept, start = nbformat.read(path, as_version=4), {}, time.time()
+    for c in nb.cells:
+        if c.cell_type=='code' and SLOW.search(c.source) and not slow:
+            kept[c.id] = c.source, c.outputs
+            c.source = ''
+    NotebookClient(nb, timeout=None, resources=dict(metadata=dict(path=str(path.parent)))).execute()
+    for c in nb.cells:
+        if c.id in kept: c.source, c.outputs = kept[c.id]
+        if c.cell_type!='code': continue
+        c.execution_count = None
+        c.metadata.pop('execution', None)
+        for o in c.outputs:
+            if o.output_type=='execute_result': o.execution_count = None
+    if write: nbformat.write(nb, path)
+    print(f'{path.relative_to(NBS)}: {time.time()-start:.0f} s', flush=True)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('names', nargs='*', help='beginnings of names: 08, solutions/08')
+    p.add_argument('--slow', action='store_true', help='run the slow cells, too')
+    p.add_argument('--pictures', action='store_true', help='save the pictures at the top, and write nothing else')
+    args = p.parse_args()
+    if args.slow: os.environ['SSD_TUTORIAL_SLOW'] = '1'
+    if args.pictures: os.environ['SSD_TUTORIAL_IMAGES'] = str(NBS/'images')
+    names = args.names or ([q.name for q in sorted(NBS.glob('[0-9]*.ipynb'))] if args.pictures else p.error('which notebooks?'))
+    for path in (q for n in names for q in found(n)): run(path, args.slow, not args.pictures)
+
+
+if __name__=='__main__': main()
