@@ -6,10 +6,10 @@
 __all__ = ['DATA_OPTIONS', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'OF_PROCESS', 'user_errors', 'fail', 'one_line_errors',
            'steady_streams', 'main', 'read_data', 'learning_rate', 'split_epochs', 'write_json', 'opt', 'train_options',
            'meant', 'resumed_args', 'stopped', 'explain_non_finite', 'train', 'measure', 'choice_text', 'stop_or_go',
-           'run_config', 'run_training', 'run_paths', 'write_rows', 'write_plots', 'write_run', 'shipped_name',
-           'pick_detector', 'count_objects', 'has_learnt', 'report_text', 'results_rows', 'category_numbers',
-           'truth_coco', 'write_results', 'evaluate', 'run_evaluation', 'picture_paths', 'find_photos', 'with_own_ids',
-           'predict', 'write_predictions', 'pick_some', 'contact_sheet', 'training_curve', 'doctor', 'demo',
+           'pick_some', 'contact_sheet', 'training_curve', 'run_config', 'run_training', 'run_paths', 'write_rows',
+           'write_plots', 'write_run', 'shipped_name', 'pick_detector', 'count_objects', 'has_learnt', 'report_text',
+           'results_rows', 'category_numbers', 'truth_coco', 'write_results', 'evaluate', 'run_evaluation',
+           'picture_paths', 'find_photos', 'with_own_ids', 'predict', 'write_predictions', 'doctor', 'demo',
            'write_demo']
 
 # %% ../nbs/91_cli.ipynb #e50b99ab
@@ -241,14 +241,18 @@ def resumed_args(
     return {**was, **{k: now[k] for k in OF_PROCESS if k in given}}, Path(out).with_name(last['out'])
 
 # %% ../nbs/91_cli.ipynb #d8a9e2f9
+@click.command()
+@train_options
+def _any(**args): "Only its options are of use: what they are where nothing is typed, and how they are typed"
+
+
 def _defaults():
     "What `train` does where nothing is typed: an older version's run may lack some of these"
-    got = train.make_context('train', []).params
+    got = _any.make_context('train', []).params
     return {k: v for k,v in got.items() if k not in ('out','resume')}
 
-def _option(name):
-    "The option of `train` that sets a parameter, as it is typed"
-    return next((p.opts[0] for p in train.params if p.name==name), name)
+def _option(name): return next((p.opts[0] for p in _any.params if p.name==name), name)  # --batch-size for bs
+
 
 def _said(value): return ' '.join(map(str, value)) if isinstance(value, (list,tuple)) else value
 
@@ -335,6 +339,66 @@ def stop_or_go(
     found = label_findings(data); stops = [f for f in found if f.severity=='stop']
     for f in found: click.echo(f'  {f.severity.upper():5} {f.title}: {f.says} {f.todo}')
     if stops and not anyway: raise DataError(f'{data.name}: {stops[0].title}. Mend that first (ssd-tutorial doctor shows it), or pass --anyway.')
+
+# %% ../nbs/91_cli.ipynb #ab2e40a1
+def pick_some(
+    records, # list of `Record`
+    n:int=12, # how many
+)->list: # their places, rising
+    "Some images, evenly from first to last, of those with objects where there are any"
+    full = [i for i,r in enumerate(records) if len(r.labels)] or list(range(len(records)))
+    return [full[round(k)] for k in np.linspace(0, len(full)-1, min(n, len(full)))]
+
+def _pair(det, r, found, score, side):
+    "One image twice: with its truth, and with what was found in it"
+    from PIL import Image
+    from ssd_tutorial.detections import draw_boxes, draw_detections
+    whole = r.load(); k = min(1, side/max(whole.size))
+    img = whole if k==1 else whole.resize([max(1, round(k*s)) for s in whole.size], Image.LANCZOS)
+    d = det.predict(whole, score=score) if found is None else det.to_detections(found, r.size_hw).above(score)
+    pair = Image.new('RGB', (img.width*2+2, img.height), 'white')
+    pair.paste(draw_boxes(img, r.boxes_px*k, [det.vocab[l] for l in r.labels], 'truth'), (0,0))
+    pair.paste(draw_detections(replace(d, boxes_px=d.boxes_px*k), img), (img.width+2,0))
+    return pair
+
+# %% ../nbs/91_cli.ipynb #561b7d67
+def contact_sheet(
+    det, # `Detector`
+    records, # list of `Record` in the detector's labels
+    path, # PNG to write
+    score:float=.4, # lowest score to draw
+    cols:int=3, # pairs in a row
+    found=None, # one dict an image, as `detect_batch` gives them; None: look now
+    side:int=320, # longest side of an image on the sheet, pixels
+):
+    "Truth in green beside predictions in orange, image by image"
+    from PIL import Image
+    pairs = [_pair(det, r, f, score, side) for r,f in zip(records, found or [None]*len(records))]
+    if not pairs: return
+    w,h = max(p.width for p in pairs)+10, max(p.height for p in pairs)+10; cols = min(cols, len(pairs))
+    sheet = Image.new('RGB', (cols*w-10, -(-len(pairs)//cols)*h-10), 'white')
+    for i,p in enumerate(pairs): sheet.paste(p, (i%cols*w, i//cols*h))
+    sheet.save(path)
+
+# %% ../nbs/91_cli.ipynb #0a9aa3a7
+def training_curve(
+    rows, # of `train_detector`
+    path, # PNG to write
+):
+    "Losses and mAP50 of each epoch, as a picture; a line where another phase begins, and the best epoch in words"
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(8,3), layout='constrained'); (loss,ap),x = fig.subplots(1,2), range(1,len(rows)+1)
+    for k in ('train_loss','valid_loss'): loss.plot(x, [r[k] for r in rows], 'o-', ms=3, label=k.replace('_',' '))
+    ap.plot(x, [r['map50'] for r in rows], 'o-', ms=3, color='#ff7f0e')
+    for i,(a,b) in enumerate(zip(rows, rows[1:]), 1):
+        if a.get('phase')!=b.get('phase'):
+            for ax in (loss, ap): ax.axvline(i+.5, color='#8c8c8c', ls='--', lw=.8)
+    best = max(range(len(rows)), key=lambda i: rows[i]['map50'])
+    ap.plot(best+1, rows[best]['map50'], 'o', ms=8, mfc='none', color='#ff7f0e')
+    for ax in (loss, ap): ax.xaxis.get_major_locator().set_params(integer=True)
+    loss.set(xlabel='epoch', title='loss'); loss.legend(fontsize=8)
+    ap.set(xlabel='epoch', ylim=(0,1)); ap.set_title(f'mAP50 on val: {rows[best]["map50"]:.3f} at best, in epoch {best+1}', fontsize=10)
+    fig.savefig(path, dpi=100)
 
 # %% ../nbs/91_cli.ipynb #a91b2660
 def run_config(
@@ -723,66 +787,6 @@ def write_predictions(
         click.echo(f'{printable(path)}: {len(d)} found{": " if len(d) else ""}{", ".join(f"{n} {s:.2f}" for n,s in zip(d.names, d.scores))}')
     click.echo(f'Wrote {out}/predictions.json ({sum(map(len, found))} detections in {len(paths)} images).')
     return bad
-
-# %% ../nbs/91_cli.ipynb #ab2e40a1
-def pick_some(
-    records, # list of `Record`
-    n:int=12, # how many
-)->list: # their places, rising
-    "Some images, evenly from first to last, of those with objects where there are any"
-    full = [i for i,r in enumerate(records) if len(r.labels)] or list(range(len(records)))
-    return [full[round(k)] for k in np.linspace(0, len(full)-1, min(n, len(full)))]
-
-def _pair(det, r, found, score, side):
-    "One image twice: with its truth, and with what was found in it"
-    from PIL import Image
-    from ssd_tutorial.detections import draw_boxes, draw_detections
-    whole = r.load(); k = min(1, side/max(whole.size))
-    img = whole if k==1 else whole.resize([max(1, round(k*s)) for s in whole.size], Image.LANCZOS)
-    d = det.predict(whole, score=score) if found is None else det.to_detections(found, r.size_hw).above(score)
-    pair = Image.new('RGB', (img.width*2+2, img.height), 'white')
-    pair.paste(draw_boxes(img, r.boxes_px*k, [det.vocab[l] for l in r.labels], 'truth'), (0,0))
-    pair.paste(draw_detections(replace(d, boxes_px=d.boxes_px*k), img), (img.width+2,0))
-    return pair
-
-# %% ../nbs/91_cli.ipynb #561b7d67
-def contact_sheet(
-    det, # `Detector`
-    records, # list of `Record` in the detector's labels
-    path, # PNG to write
-    score:float=.4, # lowest score to draw
-    cols:int=3, # pairs in a row
-    found=None, # one dict an image, as `detect_batch` gives them; None: look now
-    side:int=320, # longest side of an image on the sheet, pixels
-):
-    "Truth in green beside predictions in orange, image by image"
-    from PIL import Image
-    pairs = [_pair(det, r, f, score, side) for r,f in zip(records, found or [None]*len(records))]
-    if not pairs: return
-    w,h = max(p.width for p in pairs)+10, max(p.height for p in pairs)+10; cols = min(cols, len(pairs))
-    sheet = Image.new('RGB', (cols*w-10, -(-len(pairs)//cols)*h-10), 'white')
-    for i,p in enumerate(pairs): sheet.paste(p, (i%cols*w, i//cols*h))
-    sheet.save(path)
-
-# %% ../nbs/91_cli.ipynb #0a9aa3a7
-def training_curve(
-    rows, # of `train_detector`
-    path, # PNG to write
-):
-    "Losses and mAP50 of each epoch, as a picture; a line where another phase begins, and the best epoch in words"
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(8,3), layout='constrained'); (loss,ap),x = fig.subplots(1,2), range(1,len(rows)+1)
-    for k in ('train_loss','valid_loss'): loss.plot(x, [r[k] for r in rows], 'o-', ms=3, label=k.replace('_',' '))
-    ap.plot(x, [r['map50'] for r in rows], 'o-', ms=3, color='#ff7f0e')
-    for i,(a,b) in enumerate(zip(rows, rows[1:]), 1):
-        if a.get('phase')!=b.get('phase'):
-            for ax in (loss, ap): ax.axvline(i+.5, color='#8c8c8c', ls='--', lw=.8)
-    best = max(range(len(rows)), key=lambda i: rows[i]['map50'])
-    ap.plot(best+1, rows[best]['map50'], 'o', ms=8, mfc='none', color='#ff7f0e')
-    for ax in (loss, ap): ax.xaxis.get_major_locator().set_params(integer=True)
-    loss.set(xlabel='epoch', title='loss'); loss.legend(fontsize=8)
-    ap.set(xlabel='epoch', ylim=(0,1)); ap.set_title(f'mAP50 on val: {rows[best]["map50"]:.3f} at best, in epoch {best+1}', fontsize=10)
-    fig.savefig(path, dpi=100)
 
 # %% ../nbs/91_cli.ipynb #5e22a4ee
 @main.command()

@@ -11,6 +11,7 @@ __all__ = ['ARCH_MODULES', 'LOSSES', 'RECIPES', 'ALLOWED', 'PROTOCOLS', 'FORMAT'
            'read_last', 'check_last', 'RunFiles', 'shown_detector', 'name_images', 'train_detector']
 
 # %% ../nbs/15_detector.ipynb #4c66e07f
+from .augment import AUGMENT_PRESETS, make_dls, to_input  # first: it imports fastai without its warnings
 import hashlib, importlib.resources, importlib.util, json, numbers, os, tempfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -26,7 +27,6 @@ from torch.nn.functional import interpolate
 
 # %% ../nbs/15_detector.ipynb #908cf3a0
 from .anchors import LogCoder, coder_from_dict, coder_to_dict, spec_to_dict
-from .augment import AUGMENT_PRESETS, make_dls, to_input
 from .body import Body, make_body
 from .boxes import to_pixels
 from .detections import Detections
