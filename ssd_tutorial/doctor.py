@@ -6,8 +6,8 @@
 __all__ = ['SEVERITIES', 'CHECKS', 'picture_bits', 'nearest_pictures', 'open_small', 'ImageFacts', 'examine', 'examine_all',
            'Limits', 'Checkup', 'Finding', 'check_files', 'find_twins', 'check_leaks', 'check_copies', 'class_counts',
            'check_classes', 'similar_names', 'check_names', 'input_wh', 'check_sizes', 'double_boxes', 'check_doubles',
-           'check_objects', 'check_images', 'check_splits', 'fitting_spec', 'check_anchors', 'Diagnosis', 'thumbnail',
-           'columns_svg', 'read_leniently', 'diagnose', 'label_findings', 'must_stop']
+           'check_objects', 'check_images', 'check_depth', 'check_splits', 'fitting_spec', 'check_anchors', 'Diagnosis',
+           'thumbnail', 'columns_svg', 'read_leniently', 'diagnose', 'label_findings', 'must_stop']
 
 # %% ../nbs/90_doctor.ipynb #4715032e
 import hashlib, io, os, re, textwrap, warnings
@@ -25,8 +25,9 @@ from .anchors import AnchorSpec, coverage, coverage_report, make_anchors, propos
 from .boxes import iou
 from .detections import draw_boxes
 from .multiscale import multi_spec
-from .readers import (DataError, DetectionData, Record, check_record, ensure_splits, load_dataset, mend_box,
-                                  open_image, read_coco, read_voc, read_yolo, recognise, upright_hw)
+from ssd_tutorial.readers import (DATASETS, DataError, DetectionData, ReadOptions, Record,
+    check_record, ensure_splits, load_dataset, looks_zero_based, mend_box, merge_data, open_image, read_dataset,
+    upright_hw)
 from .training import progress_bar
 
 # %% ../nbs/90_doctor.ipynb #e7c2343d
@@ -83,18 +84,27 @@ class ImageFacts:
     bits:np.ndarray=None # (64,) bool, of `picture_bits`
     greys:np.ndarray=None # (64,) float32, the picture as 8×8 greys, mean 0, length 1; all 0 for a picture of one tone
     digest:bytes=b'' # equal for equal files
+    peak:int=None # largest value of a picture of 16 bits, 0–65535; None: it has 8
 
     @property
     def name(self)->str: # as the messages call it
         "The image's file name, or its number"
         return (self.found.file_name or f'image {self.found.image_id}').encode('utf-8', 'replace').decode()  # a name may hold bytes that are no text
 
-# %% ../nbs/90_doctor.ipynb #ed4e17c1
+# %% ../nbs/90_doctor.ipynb #8f9e5f80
 def _greys(img):
     "(64,) light and dark of a picture, whatever its brightness and contrast"
     g = np.asarray(img.convert('L').resize((8,8), Image.BOX), np.float32).reshape(-1); g -= g.mean()
     return g/np.linalg.norm(g) if g.std()>1 else g*0
 
+def _peak(image):
+    "Largest value of a picture of 16 bits; None for one of 8"
+    if isinstance(image, np.ndarray): return int(image.max()) if image.dtype==np.uint16 else None
+    with Image.open(image) as head:
+        if head.mode.startswith('I'): return int(np.asarray(head).max())
+        if '16' in str(head.tile): return 257*max(high for _,high in head.convert('RGB').getextrema())
+
+# %% ../nbs/90_doctor.ipynb #ed4e17c1
 def examine(
     record:Record, # as a reader found it
     vocab, # names, background first
@@ -106,7 +116,8 @@ def examine(
         img, (h,w), turned = open_small(record.image); seen = record.image if turned else np.broadcast_to(np.uint8(0), (h,w,3))
         checked, facts.faults = check_record(replace(record, image=seen), vocab, 'fix')  # `seen` has the size and no memory: no second decoding
         facts.bits, facts.greys, facts.digest = picture_bits(img), _greys(img), _digest(record.image)
-        facts.size_hw, facts.record = (h,w), checked and replace(checked, image=record.image)
+        facts.size_hw, facts.peak = (h,w), _peak(record.image)
+        facts.record = checked and replace(checked, image=record.image)
     except Exception as e: facts.faults = [*facts.faults, str(e) if isinstance(e, DataError) else f'{facts.name}: {type(e).__name__}: {e}. Replace or remove it.']
     return facts
 
@@ -198,7 +209,7 @@ class Finding:
     def __post_init__(self):
         if self.severity not in SEVERITIES: raise ValueError(f'{self.severity!r}: choose one of {", ".join(SEVERITIES)}.')
 
-# %% ../nbs/90_doctor.ipynb #ecd3c62f
+# %% ../nbs/90_doctor.ipynb #25a03f35
 def _n(count, noun): return f'{count} {noun}' if count==1 else f'{count} {noun}{"es" if noun[-1] in "sx" else "s"}'
 def _share(part, whole): return f'{part/whole:.1%}' if whole else '–'
 
@@ -207,6 +218,7 @@ def _faulty(f, vocab):
     rows = list(zip(f.found.boxes_px, f.found.labels)); said = [(*b.tolist(), l) for b,l in rows]
     return [i for i,(b,l) in enumerate(rows) if not 1<=l<len(vocab) or mend_box(b, f.size_hw)[0] or said[i] in said[:i]]
 
+# %% ../nbs/90_doctor.ipynb #ecd3c62f
 def check_files(
     checkup:Checkup, # the data set
 )->Finding:
@@ -217,7 +229,11 @@ def check_files(
     lost = len([f for f in bad if f.record is None])
     shots = [[(f.faults[0], replace(f.found, size_hw=f.size_hw), _faulty(f, checkup.vocab))] for f in bad if f.size_hw]
     says = f'{_n(len(names), "fault")}: {len(bad)} of {n} images are concerned, {lost} of them left out of all that follows. Training stops at the first one, because a box that lies is worse than no box.'
-    return Finding('stop', 'Damaged files and boxes', says, 'Correct or remove them by the list; or train with --on-error fix (mends what can be mended, drops the rest) or --on-error skip (leaves these images out).', names, shots)
+    todo = 'Correct or remove them by the list; or train with --on-error fix (mends what can be mended, drops the rest) or --on-error skip (leaves these images out).'
+    if looks_zero_based([f.found for f in bad]):
+        todo = ('Boxes begin at −1, so these corners seem to count from 0 and not from 1: try '
+                f'--zero-based first. {todo}')
+    return Finding('stop', 'Damaged files and boxes', says, todo, names, shots)
 
 # %% ../nbs/90_doctor.ipynb #4616724c
 def find_twins(
@@ -436,6 +452,24 @@ def check_images(
     return Finding('look', 'Images far from square', f'{says}, and {_share(len(far),len(of))} of them by {lim.stretch:g} or more: things in them look unlike themselves and lose pixels along the long side.',
                    'Cut them into squarer pieces, or see that val and the later photographs have the same shape.', names, [[(m, of[i].record, None)] for m,i in zip(names,far)], charts=charts)
 
+# %% ../nbs/90_doctor.ipynb #481fd3c7
+def check_depth(
+    checkup:Checkup, # the data set
+)->Finding:
+    "Do pictures of 16 bits use their bits?"
+    deep = [f for f in checkup.of() if f.peak is not None]
+    if not deep: return Finding('fine', 'Depth of pictures', 'All pictures have 8 bits a colour.')
+    low = [f for f in deep if f.peak<1<<14]; n = len(low)  # no camera measures more than 14 and fewer than 16
+    says = f'{_n(len(deep), "picture")} of 16 bits'
+    if not low: return Finding('fine', 'Depth of pictures', f'{says}, which use all of them.')
+    bits = max(f.peak for f in low).bit_length()
+    says += f', and {n if n<len(deep) else "all"} of them use {bits} bits or fewer: read as 16, they are nearly black'
+    if n<len(deep): says += '; the others use more, so that brightness jumps from picture to picture'
+    names = [f'{f.name} ({f.split}): no value above {f.peak} of 65535' for f in low]
+    todo = f'Multiply all pictures by {1<<16-bits} and save them again, so that every program reads them alike.'
+    return Finding('look', 'Dark pictures of 16 bits', f'{says}.', todo, names,
+                   [[(m, f.record, None)] for m,f in zip(names, low)])
+
 # %% ../nbs/90_doctor.ipynb #e23841ea
 def check_splits(
     checkup:Checkup, # the data set
@@ -499,7 +533,7 @@ def check_anchors(
 
 # %% ../nbs/90_doctor.ipynb #cac754e3
 CHECKS = (check_files, check_leaks, check_splits, check_classes, check_names, check_sizes,
-          check_anchors, check_doubles, check_copies, check_objects, check_images)
+          check_anchors, check_doubles, check_copies, check_objects, check_images, check_depth)
 
 # %% ../nbs/90_doctor.ipynb #ef649fd2
 @dataclass
@@ -662,25 +696,39 @@ def write_html(self:Diagnosis,
     path.write_text(self.to_html(most), encoding='utf-8', errors='replace')
     return path
 
+# %% ../nbs/90_doctor.ipynb #5db1be32
+def _unreadable(e, source):
+    where, why = e.filename or source, e.strerror or e
+    return DataError(f'{where}: cannot be read ({why}). Check its permissions.')
+
+def _problems_apart(data, first):
+    "(data, what could not be read): of its notes, those that tell of a loss; else what came first"
+    lost = [n for n in data.notes if any(getattr(n, 'counts', {}).values()) and 'unlabelled=' not in n]
+    data.notes = [n for n in data.notes if n not in lost]
+    return data, lost or [first]
+
 # %% ../nbs/90_doctor.ipynb #5c4a0b20
-_READERS = dict(voc=read_voc, coco=read_coco, yolo=read_yolo)
+def _read(source, on_error, one_based, seed):
+    "What `load_dataset` would read of one source, unchecked"
+    root, name = Path(source).expanduser(), str(source).partition(':')[0]
+    known = name=='generated' or name in DATASETS
+    if known and not root.exists(): return load_dataset(source, on_error, one_based, seed)
+    return read_dataset(source, ReadOptions(on_error, one_based))
 
 def read_leniently(
-    source, # a data set's folder, or a name that `load_dataset` knows
+    source, # whatever `load_dataset` takes: a folder, a name, a list of them
     one_based:bool=True, # for VOC: whether corners count from 1
     seed:int=0, # of a generated set
 )->tuple: # unchecked `DetectionData`, list of what could not be read, in words
     "Read everything that can be read; `DataError` where there is no data set at all"
-    root = Path(source).expanduser()
-    try:
-        if not root.exists(): return load_dataset(source, 'skip', one_based, seed), []
-        kind = recognise(root); more = dict(one_based=one_based) if kind=='voc' else {}
-        try: return _READERS[kind](root, on_error='raise', **more), []
-        except DataError as e: first = str(e)
-        data = _READERS[kind](root, on_error='skip', **more)
-    except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
-    problems, data.notes = data.notes or [first], []
-    return data, problems
+    if isinstance(source, (list,tuple)):
+        sets, problems = zip(*[read_leniently(s, one_based, seed) for s in source])
+        return merge_data(sets), [p for ps in problems for p in ps]
+    try: return _read(source, 'raise', one_based, seed), []
+    except DataError as e: first = e
+    except OSError as e: raise _unreadable(e, source) from None
+    data = _read(source, 'skip', one_based, seed)
+    return _problems_apart(data, str(first))
 
 # %% ../nbs/90_doctor.ipynb #97783532
 def _hold_out(facts, data, seed):
@@ -695,9 +743,20 @@ def _hold_out(facts, data, seed):
     order = list(trial.splits)
     return sorted(facts, key=lambda f: order.index(f.split) if f.split in order else len(order))
 
+# %% ../nbs/90_doctor.ipynb #29b52933
+def _roots(source):
+    "The folders of one or several sources, as messages begin with them"
+    every = [Path(s).expanduser() for s in (source if isinstance(source, (list,tuple)) else [source])]
+    return [f'{p.parent if p.is_file() else p}{os.sep}' for p in every]
+
+def _from(roots, text):
+    "A message without the folders that everybody knows"
+    for root in roots: text = text.replace(root, '')
+    return text
+
 # %% ../nbs/90_doctor.ipynb #4c9f3bea
 def diagnose(
-    source, # a data set's folder, a name that `load_dataset` knows, or `DetectionData`
+    source, # whatever `load_dataset` takes, or `DetectionData`
     size:int=224, # side of the square that training will see, pixels
     one_based:bool=True, # for VOC: whether corners count from 1
     seed:int=0, # of what is held out where there is no val split
@@ -709,9 +768,9 @@ def diagnose(
     "Say what is in a data set before anyone trains on it; damage is listed, not raised; `DataError` where there is no data set"
     known = isinstance(source, DetectionData)
     data, problems = (source, []) if known else read_leniently(source, one_based, seed); data = replace(data, notes=list(data.notes))
-    facts = examine_all(data.splits, data.vocab, workers, progress); root = '' if known else f'{Path(source).expanduser()}{os.sep}'
+    facts = examine_all(data.splits, data.vocab, workers, progress); roots = [] if known else _roots(source)
     if not facts: raise DataError(f'{data.name}: no images in it. {"; ".join(problems[:3]) or "Check the folder."}')
-    short = lambda words: [str(w).replace(root, '') if root else str(w) for w in words]  # names as seen from the folder
+    short = lambda words: [_from(roots, str(w)) for w in words]  # names as seen from the folder
     for f in facts: f.faults = short(f.faults); f.record = None if f.faults and on_error=='skip' else f.record
     facts = _hold_out(facts, data, seed)
     checkup = Checkup(data.name, tuple(data.vocab), facts, size, limits, short(problems), short(data.notes))

@@ -5,36 +5,38 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'ON_ERROR', 'VOC_SPLITS', 'DATASETS', 'PICTURE_FORMATS', 'MOST_PIXELS', 'LONGEST_SIDE',
            'FREE_PIXELS', 'MOST_PIXELS_A_BYTE', 'SPLIT_WORDS', 'FORMATS', 'FORMAT_MODULES', 'UNREAD_FORMATS',
-           'COCO_FILES', 'printable', 'DataError', 'Record', 'open_header', 'open_image', 'make_record',
-           'DetectionData', 'generated_data', 'read_voc_xml', 'read_voc', 'save_voc', 'read_coco_json', 'read_coco',
-           'save_coco', 'read_yolo_txt', 'upright_hw', 'image_size', 'read_yolo', 'save_yolo', 'is_hidden', 'Inventory',
-           'take_inventory', 'split_of', 'split_of_path', 'path_parts', 'Entry', 'ReadOptions', 'settle_splits',
-           'is_background', 'make_vocab', 'data_of', 'Format', 'file_head', 'mend_box', 'check_record', 'is_watched',
-           'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco', 'recognise',
-           'load_dataset', 'list_images', 'pictures_without', 'add_pictures']
+           'COCO_FILES', 'VIDEO_SUFFIXES', 'printable', 'DataError', 'Record', 'open_header', 'open_image',
+           'make_record', 'path_parts', 'Entry', 'DetectionData', 'is_background', 'make_vocab', 'generated_data',
+           'read_voc_xml', 'save_voc', 'read_coco_json', 'save_coco', 'read_yolo_txt', 'upright_hw', 'image_size',
+           'save_yolo', 'is_hidden', 'Inventory', 'take_inventory', 'split_of', 'split_of_path', 'ReadOptions',
+           'settle_splits', 'data_of', 'wanted_splits', 'Format', 'file_head', 'find_voc', 'read_voc', 'find_coco',
+           'read_coco', 'find_yolo', 'read_yolo', 'mend_box', 'looks_zero_based', 'check_record', 'is_watched',
+           'check_records', 'check_data', 'hold_out', 'ensure_splits', 'fetch', 'download_coco', 'unread_formats',
+           'recognise', 'read_dataset', 'merge_data', 'load_dataset', 'list_images', 'pictures_without', 'add_pictures']
 
 # %% ../nbs/03_readers.ipynb #5bd573a9
-import json, math, os, random, re, stat, sys, unicodedata, warnings, zipfile
+import importlib.util, json, math, mmap, os, random, re, stat, sys, unicodedata, warnings, zipfile
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 import numpy as np
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse as parse_xml
+from defusedxml.ElementTree import fromstring as xml_fromstring
 from fastcore.basics import patch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 from .synthetic import PRESETS, generate
 
+# %% ../nbs/03_readers.ipynb #a4764762
 IMAGE_SUFFIXES = {'.jpg','.jpeg','.jfif','.jpe','.png','.bmp','.webp','.gif','.tif','.tiff'}
 ON_ERROR = ('raise','fix','skip')
 VOC_SPLITS = ('train','val','trainval','test')
 DATASETS = ('coco_tiny','pascal_2007','coco_2017')  # known by name
-_SPLIT_NAMES = dict(valid='val', validation='val', training='train', default='all', annotations='all', instances='all', result='all')
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)  # large is no fault; twice as large is an error, see `open_image`
 
 # %% ../nbs/03_readers.ipynb #346b6702
@@ -60,6 +62,15 @@ class _Note(str):
     def __new__(cls, text, **counts):
         self = super().__new__(cls, _plain(text)); self.counts = counts
         return self
+
+# %% ../nbs/03_readers.ipynb #3a10c7b0
+def _nfc(name): return name if name.isascii() else unicodedata.normalize('NFC', name)
+
+def _grouped(items, key):
+    "key → its items, in order"
+    groups = {}
+    for item in items: groups.setdefault(key(item), []).append(item)
+    return groups
 
 # %% ../nbs/03_readers.ipynb #238e2f8c
 @dataclass
@@ -258,6 +269,36 @@ def make_record(
     return Record(image, image_id, size_hw, boxes, labels, flag('difficult'), flag('crowd'),
                   file_name or Path(str(image)).name, tuple(str(o.get('name', o['label'])) for o in objects), declared_hw)
 
+# %% ../nbs/03_readers.ipynb #3a10c7b4
+def path_parts(
+    name:str, # a path as any system writes it
+)->list: # its parts, without drive, `.` and `..`
+    "The parts of a path that may survive a journey to another machine"
+    parts = [_nfc(p) for p in re.split(r'[\\/]+', name)]
+    return [p for p in parts if p.strip() and p not in ('.','..') and not re.fullmatch('[A-Za-z]:', p)]
+
+@dataclass
+class Entry:
+    "What an annotation says of one picture, before the picture is found"
+    picture:str # as the annotation names it; '': named like the annotation file
+    source:Path # the annotation file
+    objects:list # dicts: box_px (4 corners, pixels from 0), name; where known difficult, crowd, and said (for messages)
+    declared_hw:tuple=None # (height, width) that the annotation says, pixels
+    split:str=None # where the annotation itself says so, in its own word; None: the path tells
+    image_id:object=None # its own number; None: they are counted
+    image:Path=None # the picture, where the reader knows it already
+    error:DataError=None # why it cannot be read: raised, or noted, where its split is wanted
+    notes:list=field(default_factory=list) # what was mended in it
+
+# %% ../nbs/03_readers.ipynb #3a10c7b5
+def _record(entry, path, label, number):
+    "An entry and its picture as a `Record`"
+    for o in entry.objects: o['label'] = -1 if o['name'] is None else 0 if is_background(o['name']) else label.get(o['name'], -1)
+    last = (path_parts(entry.picture) or [''])[-1]; own = entry.image_id
+    objects = [{**o, 'name': o['said']} if 'said' in o else o for o in entry.objects]
+    return make_record(path, number[entry.source, entry.picture] if own is None else own, None, objects,
+                       entry.picture if last==_nfc(path.name) else path.name, entry.declared_hw)
+
 # %% ../nbs/03_readers.ipynb #e9fbd6ee
 @dataclass
 class DetectionData:
@@ -285,6 +326,25 @@ class DetectionData:
 def counts(self:DetectionData)->dict: # images, objects, mended
     "Over all notes: images left out, objects left out of the images that stayed, and what was mended"
     return {k: sum(getattr(n, 'counts', {}).get(k, 0) for n in self.notes) for k in ('images','objects','mended')}
+
+# %% ../nbs/03_readers.ipynb #3a10c7b1
+def is_background(
+    name:str, # of a class
+)->bool: # whether it stands for no object
+    "Whether a class is the background, in any case and dress"
+    return name.strip().strip('_').casefold()=='background'
+
+def make_vocab(
+    names, # of the classes, in order; some may stand there twice
+    notes:list, # where it is noted what became one class, or looks as if it should
+)->tuple: # background and the names, each once
+    "The vocabulary of a list of class names"
+    names = list(names); often = [n for n in dict.fromkeys(names) if names.count(n)>1]
+    if often: notes.append(f'{", ".join(often)}: named twice in the list of classes, and read as one class')
+    vocab = ('background', *dict.fromkeys(n for n in names if not is_background(n)))
+    alike = [ns for ns in _grouped(vocab, str.casefold).values() if len(ns)>1]
+    if alike: notes.append(f'{"; ".join(" and ".join(ns) for ns in alike)}: classes of their own, though only the case differs')
+    return vocab
 
 # %% ../nbs/03_readers.ipynb #e2c9c918
 def generated_data(
@@ -329,13 +389,31 @@ def _text(node, tag, default=None):
     found = None if node is None else node.find(tag)
     return default if found is None or not (found.text or '').strip() else found.text.strip()
 
+def _parsed_xml(path):
+    "The root of an XML file; encodings that only Python knows (GBK, Shift-JIS …) are decoded first"
+    raw = _openable(Path(path)).read_bytes()
+    try: return xml_fromstring(raw)
+    except DefusedXmlException: raise
+    except Exception:
+        declared = re.match(rb'\s*<\?xml[^>]*encoding\s*=\s*["\']([\w.:-]+)', raw)
+        if not declared or declared[1].lower() in (b'utf-8',b'utf8'): raise
+        text = raw.decode(declared[1].decode())
+        return xml_fromstring(re.sub(r'^\s*<\?xml[^>]*\?>', '', text))
+
+# %% ../nbs/03_readers.ipynb #3a10c7d1
 def _xml_root(path):
-    try: root = parse_xml(_openable(Path(path))).getroot()
-    except FileNotFoundError: raise DataError(f'{path}: no such annotation. Add it, or take its image off the list.') from None
-    except DefusedXmlException: raise DataError(f'{path}: not readable XML: it declares entities, which may name other files or grow without end. Remove the declaration.') from None
+    try: root = _parsed_xml(path)
+    except FileNotFoundError: raise _no_annotation(path) from None
+    except DefusedXmlException:
+        raise DataError(f'{path}: not readable XML: it declares entities, which may name other files or grow without end. Remove the declaration.') from None
     except Exception as e: raise DataError(f'{path}: not readable XML ({e}). Correct or remove it.') from None
-    if root.tag.lower()!='annotation': raise DataError(f'{path}: its root is <{root.tag}>, not <annotation>. Correct or remove it.')
+    if str(root.tag).lower()!='annotation':
+        raise DataError(f'{path}: its root is <{root.tag}>, not <annotation>. Correct or remove it.')
     return root
+
+def _no_annotation(path):
+    return DataError(f'{path}: no such annotation. Add it, take its image off the list, or, where '
+                     'nothing is on the picture, pass unlabelled="negative".')
 
 # %% ../nbs/03_readers.ipynb #f646d973
 def _edges(first, last, one_based):
@@ -369,6 +447,10 @@ def _is_file(path):
     try: return path.is_file()
     except (OSError, ValueError): return False  # a name too long, or with a zero byte in it
 
+def _is_dir(path):
+    try: return path.is_dir()
+    except (OSError, ValueError): return False
+
 def _text_of(path):
     "A text file: UTF-8 or, as Windows' shell writes it, UTF-16 with its mark"
     try: raw = _openable(path).read_bytes(); return raw.decode('utf-16' if raw[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8-sig')
@@ -376,6 +458,7 @@ def _text_of(path):
 
 def _lines(path): return [l.strip() for l in _text_of(path).splitlines() if l.strip()]
 
+# %% ../nbs/03_readers.ipynb #3a10c7d2
 @lru_cache(maxsize=16)
 def _spellings(folder, changed): return {unicodedata.normalize('NFC', n): n for n in os.listdir(folder)}  # `changed`: its time, so that the cache notices
 
@@ -386,64 +469,6 @@ def _find(path):
         folder = path.parent if path.parent.is_dir() else _find(path.parent)
         return folder/_spellings(folder, folder.stat().st_mtime_ns).get(unicodedata.normalize('NFC', path.name), path.name)
     except (OSError, ValueError): return path
-
-# %% ../nbs/03_readers.ipynb #5ada6f80
-def _split_name(stem):
-    stem = stem.rstrip('0123456789')  # train2017
-    return _SPLIT_NAMES.get(stem.lower(), stem)
-
-def _voc_layout(root):
-    "split → annotation files"
-    def listed(path):
-        xml = lambda stem: _find(root/'Annotations'/f'{stem.removesuffix(".jpg")}.xml')
-        bare = lambda line: re.sub(r'\s+-?[01]$', '', line)  # "000012 -1": name and flag; but a file may be called "holiday 1"
-        return list(dict.fromkeys(xml(l) if xml(l).is_file() else xml(bare(l)) for l in _lines(path)))
-    lists = {s: p for s in VOC_SPLITS if (p := root/'ImageSets'/'Main'/f'{s}.txt').is_file()}
-    if lists: return {s: listed(p) for s,p in lists.items()}
-    if (root/'Annotations').is_dir(): return {'all': sorted((root/'Annotations').rglob('*.xml'))}
-    beside = {_split_name(d.name): sorted(d.glob('*.xml')) for d in sorted(root.iterdir()) if d.is_dir()}
-    return {k: v for k,v in beside.items() if v and k in VOC_SPLITS} or {'all': sorted(root.glob('*.xml'))}
-
-# %% ../nbs/03_readers.ipynb #eb53449c
-def _voc_image(root, xml, file_name):
-    "The image of an annotation: same name, any suffix; else the name the annotation gives"
-    folder = root/'JPEGImages'/xml.parent.relative_to(root/'Annotations') if xml.is_relative_to(root/'Annotations') else xml.parent
-    given = PureWindowsPath(file_name or '').name  # some tools write C:\photos\a.jpg
-    names = [given]*(Path(given).stem==xml.stem) + [xml.stem+s for s in ('.jpg','.jpeg','.png','.JPG','.JPEG','.PNG','.bmp','.webp')] + [given]
-    return next((p for n in names if n and _is_file(p := _find(folder/n))), folder/(given or xml.stem+'.jpg'))
-
-def _left(images, why):
-    "A note on images that nobody said anything about"
-    return _Note(f'{len(images)} images have {why} and are left out: {", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}', images=len(images))
-
-def _images_in(folder, suffixes=IMAGE_SUFFIXES): return sorted(p for p in folder.rglob('*') if p.suffix.lower() in suffixes)  # also what is none: the check will say so
-
-def _unnamed(root, known):
-    "Images of JPEGImages that no annotation is about"
-    folder = root/'JPEGImages'; known = {unicodedata.normalize('NFC', str(p)) for p in known}
-    images = _images_in(folder) if folder.is_dir() else []
-    return [p for p in images if unicodedata.normalize('NFC', str(p)) not in known]
-
-# %% ../nbs/03_readers.ipynb #1ecc07f6
-def read_voc(
-    root, # folder with Annotations, JPEGImages and ImageSets/Main; or XML beside the images
-    one_based:bool=True, # whether corners count from 1, as VOC's own do
-    vocab=None, # names to expect, background first; None: the names found, sorted
-    on_error:str='raise', # at an annotation that cannot be read: 'raise'; 'fix' and 'skip' leave its image out
-)->DetectionData: # unchecked
-    "Read a PASCAL VOC directory: every split of ImageSets/Main, or all annotations as one"
-    root, notes, found, splits = Path(root), [], {}, _voc_layout(Path(root))
-    if {'trainval','val'} <= splits.keys():  # train, val and both together: keep the parts
-        rest, val = splits.pop('trainval'), set(splits['val']); splits.setdefault('train', [p for p in rest if p not in val])
-    for path in sorted({p for paths in splits.values() for p in paths}):
-        try: found[path] = _read_voc(path, one_based, notes if on_error=='fix' else None)
-        except DataError as e: _or_note(e, on_error, notes, images=sum(path in paths for paths in splits.values()))
-    names = {o['name'] for _,objs,_ in found.values() for o in objs}-{'background'}
-    vocab = tuple(vocab or ['background', *sorted(names)]); label = {n: i for i,n in enumerate(vocab)}
-    made = {p: make_record(_voc_image(root, p, name), i, None, [{**o, 'label': label.get(o['name'],-1)} for o in objs], declared_hw=hw) for i,(p,(name,objs,hw)) in enumerate(found.items())}
-    if 'all' in splits and (rest := _unnamed(root, {r.image for r in made.values()} | {_voc_image(root, p, None) for p in splits['all'] if p not in made})):
-        notes.append(_left(rest, 'no annotation'))
-    return DetectionData({s: [made[p] for p in paths if p in made] for s,paths in splits.items()}, vocab, name=root.name, notes=notes)
 
 # %% ../nbs/03_readers.ipynb #dc5c7d4d
 def _write_image(record, folder):
@@ -473,14 +498,31 @@ def save_voc(
     return root
 
 # %% ../nbs/03_readers.ipynb #14d0e3bf
+def _mask_box(mask):
+    "Corners of a mask in run lengths, by the library that knows them; ValueError where it is none"
+    try: from pycocotools import mask as rle
+    except ImportError: import faster_coco_eval.core.mask as rle
+    (h,w), counts = (int(n) for n in mask['size']), mask['counts']
+    if not (0<h<50_000 and 0<w<50_000): raise ValueError
+    if isinstance(counts, str): counts = counts.encode('ascii')
+    elif min(counts)<0 or sum(counts)!=h*w or not all(isinstance(n, int) for n in counts): raise ValueError
+    else: counts = rle.frPyObjects(dict(size=[h,w], counts=counts), h, w)['counts']
+    if not counts or not all(48<=b<=111 for b in counts): raise ValueError
+    x,y,bw,bh = map(float, np.ravel(rle.toBbox([dict(size=[h,w], counts=counts)])))
+    if not (bw>0 and bh>0 and 0<=x<=x+bw<=w and 0<=y<=y+bh<=h): raise ValueError
+    return [x, y, x+bw, y+bh]
+
+# %% ../nbs/03_readers.ipynb #9877a775
 def _coco_box(a):
-    "Corners of one annotation; NaN where it gives none"
+    "Corners of one annotation, of its box, its outline or its mask; NaN where it gives none"
     box, outline = a.get('bbox'), a.get('segmentation')
     try:
         if box: x,y,w,h = map(float, box if isinstance(box, list) else ()); return [x,y,x+w,y+h]
+        if isinstance(outline, dict): return _mask_box(outline)
         pts = np.concatenate([np.asarray(p, dtype=float).reshape(-1,2) for p in outline]); return [*pts.min(0).tolist(), *pts.max(0).tolist()]
-    except (TypeError, ValueError, OverflowError): return [math.nan]*4  # no box and no polygons (a mask in run lengths is a dict)
+    except (TypeError, ValueError, KeyError, OverflowError): return [math.nan]*4
 
+# %% ../nbs/03_readers.ipynb #3a10c7d4
 def _coco_dict(path):
     try: d = json.loads(_openable(Path(path)).read_bytes())  # bytes: UTF-8 or UTF-16, with or without a mark
     except (OSError, ValueError, RecursionError) as e: raise DataError(f'{path}: not readable JSON ({e}). Correct or replace it.') from None
@@ -508,37 +550,71 @@ def _coco_images(d, path, on_error, notes):
         by_id[i] = ims[:1] if alike else []
     return {i: ims[0] for i,ims in by_id.items() if ims}, {i for i,ims in by_id.items() if not ims}
 
-def _coco_categories(d, path):
+# %% ../nbs/03_readers.ipynb #3a10c7d5
+def _coco_categories(categories, path):
     "id → name, in order of the ids"
     cats = {}
-    for n,c in enumerate(d['categories']):
-        if not isinstance(c, dict) or _id(c.get('id')) is None or _id(c.get('name')) is None: raise DataError(f'{path}: category {n} is {_short(c)}; it needs an id and a name. Correct it.')
-        if cats.setdefault(c['id'], str(c['name']))!=str(c['name']): raise DataError(f'{path}: id {c["id"]} stands twice in "categories": {cats[c["id"]]}, {c["name"]}. Give each its own.')
+    for n,c in enumerate(categories):
+        if not isinstance(c, dict) or _id(c.get('id')) is None or _id(c.get('name')) is None or not str(c['name']).strip():
+            raise DataError(f'{path}: category {n} is {_short(c)}; it needs an id and a name. Correct it.')
+        name = str(c['name']).strip()
+        if cats.setdefault(c['id'], name)!=name: raise DataError(f'{path}: id {c["id"]} stands twice in "categories": {cats[c["id"]]}, {name}. Give each its own.')
     return dict(sorted(cats.items(), key=lambda c: (isinstance(c[0], str), c[0])))
 
+def _same_id(ids):
+    "A function that finds an id among those of another list: as it stands or, where one list writes text and the other numbers, as text"
+    texts = _grouped(ids, str); alike = lambda i: texts.get(str(int(i)) if isinstance(i, float) and i==int(i) else str(i), [])
+    return lambda i: i if i in ids else alike(i)[0] if i is not None and len(alike(i))==1 else i
+
 # %% ../nbs/03_readers.ipynb #b6be70c6
+def _coco_objects(d, path, images, out, cats, on_error, notes):
+    "image id → its objects, called as their category is"
+    by_image, of_image, of_category = {i: [] for i in images}, _same_id({*images} | out), _same_id(cats)
+    for n,a in enumerate(d['annotations']):
+        if not isinstance(a, dict): _or_note(DataError(f'{path}: annotation {n} is {_short(a)}. Correct or remove it, or pass on_error="skip".'), on_error, notes, objects=1); continue
+        i, c, box = of_image(_id(a.get('image_id'))), of_category(_id(a.get('category_id'))), _coco_box(a)
+        if i in out: continue  # goes with its image
+        if i not in by_image: _or_note(_no_image_of(a, path), on_error, notes, objects=1); continue
+        unknown = f'category {_short(a.get("category_id"))}, which "categories" does not list'
+        o = dict(box_px=box, name=cats.get(c, unknown), category_id=c, crowd=_flag(a.get('iscrowd')), difficult=_flag(a.get('ignore')))
+        if c not in cats: o['name'] = None; o['said'] = unknown
+        if box[0]!=box[0]: o['said'] = f'{cats.get(c, unknown)}, bbox {_short(a.get("bbox"))}'
+        by_image[i].append(o)
+    return by_image
+
+def _no_image_of(a, path):
+    return DataError(f'{path}: annotation {_short(a.get("id","?"))} is of image {_short(a.get("image_id"))}, which "images" does not list. Remove it, or pass on_error="skip".')
+
+# %% ../nbs/03_readers.ipynb #3a10c7d6
+def _coco_entries(path, on_error, notes, split=None):
+    "What one annotation file says: (id → name of its categories, list of `Entry`)"
+    d = _coco_dict(path); cats = _coco_categories(d['categories'], path)
+    images, out = _coco_images(d, path, on_error, notes)
+    objects = _coco_objects(d, path, images, out, cats, on_error, notes)
+    ids = {o['category_id'] for os in objects.values() for o in os}
+    if ids and ids<={*range(1, len(cats)+1)} and len(cats) in ids and {*cats}=={*range(len(cats))}:
+        raise DataError(f'{path}: the category ids of its objects run from {min(ids)} to {max(ids)}, those of "categories" from 0 to {len(cats)-1}: they seem to count from 1. Correct one of them.')
+    own = all(isinstance(i, int) and abs(i)<2**53 for i in images)  # some tools number images with words
+    return cats, [Entry(im['file_name'], Path(path), objects[i], _declared(im.get('height'), im.get('width')), split, i if own else n)
+                  for n,(i,im) in enumerate(images.items())]
+
+def _own_ids(vocab, cats):
+    "The set's own id of each name; 0 for background"
+    first = {}
+    for c,n in cats.items(): first.setdefault(n, c)
+    return (0, *(first.get(n, -1) for n in vocab[1:]))
+
+def _agree(cats, known, path):
+    "Refuse an id that stands for another name in another split"
+    clash = [f'category {c} is {n!r} here and {known[c]!r}' for c,n in cats.items() if known.get(c, n)!=n]
+    if clash: raise DataError(f'{path}: {clash[0]} in another split. Give all splits one list.')
+
+# %% ../nbs/03_readers.ipynb #2b413c87
 def _place(folders, names):
     "The folder that holds the images, and how to read their names in it"
     ways = str, lambda n: PureWindowsPath(n).name  # as given; or the last part of a longer path
     return next(((f,read) for f in folders for read in ways if any(_is_file(_find(f/read(n))) for n in names[:200])), (folders[0],str))
 
-def _agree(cats, label, vocab, path):
-    clash = [f'category {c} is {n!r} here and {vocab[label[c]]!r}' for c,n in cats.items() if c in label and vocab[label[c]]!=n]
-    if clash: raise DataError(f'{path}: {clash[0]} in another split. Give all splits one list.')
-
-def _coco_objects(d, path, images, out, label, cats, on_error, notes):
-    "image id → its objects"
-    by_image = {i: [] for i in images}
-    for n,a in enumerate(d['annotations']):
-        if not isinstance(a, dict): _or_note(DataError(f'{path}: annotation {n} is {_short(a)}. Correct or remove it, or pass on_error="skip".'), on_error, notes, objects=1); continue
-        i, c, box = _id(a.get('image_id')), _id(a.get('category_id')), _coco_box(a)
-        if i in out: continue  # goes with its image
-        if i not in by_image: _or_note(DataError(f'{path}: annotation {_short(a.get("id","?"))} is of image {_short(a.get("image_id"))}, which "images" does not list. Remove it, or pass on_error="skip".'), on_error, notes, objects=1); continue
-        name = cats.get(c, f'category {_short(a.get("category_id"))}')+(f', bbox {_short(a.get("bbox"))}' if box[0]!=box[0] else '')
-        by_image[i].append(dict(box_px=box, label=label.get(c,-1), name=name, crowd=_flag(a.get('iscrowd')), difficult=_flag(a.get('ignore'))))
-    return by_image
-
-# %% ../nbs/03_readers.ipynb #2b413c87
 def read_coco_json(
     json_path, # an instances file, or fastai's train.json
     images_dir, # where its images lie: a folder, or a list of folders to look in
@@ -546,40 +622,13 @@ def read_coco_json(
     on_error:str='raise', # at an annotation of an image that is not listed: 'raise'; 'fix' and 'skip' leave it out
     notes:list=None, # where that is noted
 )->tuple: # list of `Record`, vocab, category_ids
-    "Read one COCO annotation file: ids with gaps become labels 1…C, crowd regions stay marked"
-    d, notes = _coco_dict(json_path), [] if notes is None else notes
-    cats, (images, out) = _coco_categories(d, json_path), _coco_images(d, json_path, on_error, notes)
-    if vocab is None: ids = [c for c,n in cats.items() if n!='background']; vocab, category_ids = ('background', *(cats[c] for c in ids)), (0, *ids)
-    label = {**{c: 0 for c,n in cats.items() if n=='background'}, **{c: i for i,c in enumerate(category_ids) if i}}
-    _agree(cats, label, vocab, json_path); objects = _coco_objects(d, json_path, images, out, label, cats, on_error, notes)
-    folder, read = _place([Path(f) for f in (images_dir if isinstance(images_dir, list) else [images_dir])], [im['file_name'] for im in images.values()])
-    own = all(isinstance(i, int) and abs(i)<2**53 for i in images)  # some tools number images with words
-    return [make_record(_find(folder/read(im['file_name'])), i if own else n, None, objects[i], im['file_name'], _declared(im.get('height'), im.get('width')))
-            for n,(i,im) in enumerate(images.items())], vocab, category_ids
-
-# %% ../nbs/03_readers.ipynb #60c0420a
-def _coco_files(root):
-    "split → (annotation file, folders that may hold its images) for every layout we know"
-    found, no_boxes = {}, ('captions','person_keypoints','panoptic','stuff','image_info')
-    files = sorted(root.glob('annotations/instances_*.json')) or [p for p in sorted(root.glob('annotations/*.json')) if not p.stem.startswith(no_boxes)]
-    files += [root/f'{s}.json' for s in ('train','valid','val','test','annotations','instances','result')]
-    files += [root/s/'_annotations.coco.json' for s in ('train','valid','val','test','')]
-    for p in filter(Path.is_file, files):
-        name = (p.parent.name if p.parent!=root else 'all') if p.stem=='_annotations.coco' else p.stem.removeprefix('instances_')
-        folders = [root/name, root/_split_name(name), root/'images'/name, root/'images', root/'train', p.parent, root]
-        found.setdefault(_split_name(name), (p, folders))
-    return found
-
-
-def read_coco(
-    root, # folder with annotations/instances_*.json, or train.json beside train/
-    on_error:str='raise', # see `read_coco_json`
-)->DetectionData: # unchecked
-    "Read a COCO directory, or fastai's COCO-style one"
-    root, splits, vocab, ids, notes = Path(root), {}, None, None, []
-    for split,(path,folders) in _coco_files(root).items(): splits[split], vocab, ids = read_coco_json(path, folders, vocab, ids, on_error, notes)
-    if not splits: raise DataError(f'{root}: no annotations/instances_*.json and no train.json.')
-    return DetectionData(splits, vocab, ids, root.name, notes)
+    "Read one COCO annotation file: ids with gaps become labels 1…C, crowd regions stay marked; `DataError` where it is none"
+    notes = [] if notes is None else notes; cats, entries = _coco_entries(json_path, on_error, notes)
+    if vocab is None: vocab = make_vocab(cats.values(), notes); category_ids = _own_ids(vocab, cats)
+    _agree(cats, {c: n for c,n in zip(category_ids[1:], vocab[1:])}, json_path); label = {n: i for i,n in enumerate(vocab)}
+    folders = [Path(f) for f in (images_dir if isinstance(images_dir, list) else [images_dir])]
+    folder, read = _place(folders, [e.picture for e in entries])
+    return [_record(e, _find(folder/read(e.picture)), label, {}) for e in entries], vocab, category_ids
 
 # %% ../nbs/03_readers.ipynb #ff4ec248
 def save_coco(
@@ -599,84 +648,39 @@ def save_coco(
     return root
 
 # %% ../nbs/03_readers.ipynb #deebc0f7
+def _yolo_line(line, where, notes, n_keypoints):
+    "Class number and box (cx, cy, w, h or corners of an outline) of one line; ValueError where it is none"
+    c,*v = _numbers(line.split(), where, notes)
+    if c!=int(c) or abs(c)>1e6 or len(v)<4: raise ValueError
+    if len(v)==4+n_keypoints or len(v)==5 or not n_keypoints and _has_keypoints(v): v = v[:4]  # a score, or points, behind the box
+    if len(v)>4 and len(v)%2: raise ValueError
+    if len(v)==4 and min(v)>1 and 2<max(v)<1e5:
+        raise DataError(f'{where} is {line[:80]!r}: these look like pixels, and YOLO writes fractions of the picture. Divide them by its width and height.')
+    if len(v)>4: return int(c), [min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])]  # an outline x y x y x y …
+    return int(c), [v[0]-v[2]/2, v[1]-v[3]/2, v[0]+v[2]/2, v[1]+v[3]/2]
+
+def _has_keypoints(v):
+    "Whether box and points x y visible, visible being 0, 1 or 2, and those that are seen in the box"
+    (x,y,w,h), points = v[:4], np.array(v[4:])
+    if len(points)<6 or len(points)%3 or not np.isin(points[2::3], (0,1,2)).all(): return False
+    seen = points.reshape(-1,3); seen = seen[seen[:,2]>0]
+    return len(seen)>0 and bool((abs(seen[:,0]-x)<=w/2+.02).all() and (abs(seen[:,1]-y)<=h/2+.02).all())
+
+# %% ../nbs/03_readers.ipynb #3a10c7d8
 def read_yolo_txt(
     path, # a label file; one line an object: class cx cy w h, fractions; class counts from 0; no file, no objects
     size_hw, # (height, width) of its image, pixels
     notes:list=None, # where mended decimal commas are noted; None: they are a fault
+    n_keypoints:int=0, # numbers behind the box that are keypoints
 )->list: # dicts with box_px, label and name
     "Read one YOLO label file; `DataError` names the line that cannot be understood"
     (h,w), objects = size_hw, []
-    for i,line in enumerate(_lines(Path(path)) if Path(path).exists() else [], 1):
-        try:
-            c,*v = _numbers(line.split(), f'{path}: line {i}', notes)
-            if c!=int(c) or abs(c)>1e6 or len(v)<4 or len(v)>5 and len(v)%2: raise ValueError
+    for i,line in enumerate(_lines(Path(path)) if path and Path(path).exists() else [], 1):
+        try: c, (x1,y1,x2,y2) = _yolo_line(line, f'{path}: line {i}', notes, n_keypoints)
         except DataError: raise
         except (ValueError, OverflowError): raise DataError(f'{path}: line {i} is {line[:80]!r}, not "class cx cy w h". Correct it.') from None
-        if len(v)>5: x1,y1,x2,y2 = min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])  # an outline x y x y x y …
-        else: x1,y1,x2,y2 = v[0]-v[2]/2, v[1]-v[3]/2, v[0]+v[2]/2, v[1]+v[3]/2
-        objects.append(dict(box_px=[x1*w, y1*h, x2*w, y2*h], label=int(c)+1, name=f'class {int(c)}'))
+        objects.append(dict(box_px=[x1*w, y1*h, x2*w, y2*h], label=c+1, name=f'class {c}'))
     return objects
-
-# %% ../nbs/03_readers.ipynb #b1e68d1b
-def _yolo_config(root):
-    "data.yaml as a dict; empty where there is none"
-    import yaml
-    for p in sorted(filter(_is_file, [*root.glob('*.yaml'), *root.glob('*.yml')])):
-        text = _text_of(p)
-        try: d = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as e: raise DataError(f'{p}: not readable YAML ({type(e).__name__}). Correct it.') from None
-        if isinstance(d, dict) and 'names' in d: return d
-    return {}
-
-def _yolo_names(root):
-    names = _yolo_config(root).get('names')
-    if isinstance(names, dict):  # number: name
-        if not all(isinstance(k, int) and 0<=k<10_000 for k in names): raise DataError(f'{root}: the keys of "names:" in its YAML file are no class numbers: {[*names][:5]}. Count from 0.')
-        names = [names.get(k, f'class {k}') for k in range(max(names, default=-1)+1)]
-    if names and not (isinstance(names, list) and all(isinstance(n, (str,int,float)) for n in names)):
-        raise DataError(f'{root}: "names:" in its YAML file is no list of names, but {names if isinstance(names, (str,int,float)) else type(names).__name__}. Write names: [cat, dog].')
-    if names: return [str(n) for n in names]
-    for p in filter(_is_file, (root/'classes.txt', root/'obj.names', root/'labels'/'classes.txt')): return _lines(p)
-    raise DataError(f'{root}: no class names. Add a data.yaml with "names:", or a classes.txt with one name a line.')
-
-# %% ../nbs/03_readers.ipynb #bdd00d02
-def _yolo_label(image, root):
-    inside = image.relative_to(root) if image.is_relative_to(root) else image; parts = list(inside.parts)
-    for i in [i for i,p in enumerate(parts[:-1]) if p=='images'][-1:]: parts[i] = 'labels'
-    return _find((root/Path(*parts)).with_suffix('.txt'))
-
-# %% ../nbs/03_readers.ipynb #5daff906
-def _yolo_listed(root, config, place):
-    "Images of one entry of data.yaml: a folder, or a text file that lists them"
-    if not isinstance(place, str): return []
-    inside = re.sub(r'^(\.\./|\./)+', '', place.replace('\\','/'))  # services export ../train/images
-    base = config.get('path') if isinstance(config.get('path'), str) else ''
-    for p in (root/inside, root/base/place, root/place):
-        if _is_file(p) and p.suffix=='.txt': return [_find(p.parent/l) for l in _lines(p)]
-        if _is_dir(p): return _images_in(p)
-    return []
-
-def _is_dir(path):
-    try: return path.is_dir()
-    except (OSError, ValueError): return False
-
-# %% ../nbs/03_readers.ipynb #41d45b8c
-def _yolo_images(root):
-    "split → images: where data.yaml says, else in the usual folders"
-    config, splits = _yolo_config(root), ('train','val','valid','test')
-    entries = {s: config[s] if isinstance(config[s], list) else [config[s]] for s in splits if config.get(s)}
-    found = {_split_name(s): [p for e in es for p in _yolo_listed(root, config, e)] for s,es in entries.items()}
-    if any(found.values()): return {s: ps for s,ps in found.items() if ps}
-    for s in splits:
-        for d in (root/'images'/s, root/s/'images'): found[_split_name(s)] = found.get(_split_name(s)) or (_images_in(d) if d.is_dir() else [])
-    if not any(found.values()): found['all'] = _images_in(root/'images') if (root/'images').is_dir() else _yolo_beside(root)[0]
-    return {s: ps for s,ps in found.items() if ps}
-
-def _yolo_beside(root):
-    "Images beside their text files, and images that have none there: perhaps no part of the set"
-    images = [p for d in (root, root/'obj_train_data') if d.is_dir() for p in sorted(d.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-    labelled = [p for p in images if _is_file(_find(p.with_suffix('.txt')))]
-    return labelled, [p for p in images if p not in set(labelled)] if labelled else []
 
 # %% ../nbs/03_readers.ipynb #48f8cc96
 def upright_hw(
@@ -713,37 +717,6 @@ def image_size(
     "Read only as much of a file as tells its size and that it is whole; `DataError` where it is missing or damaged"
     return _look(image, every_byte=False)[0]
 
-# %% ../nbs/03_readers.ipynb #e8dc6bf5
-def _yolo_orphans(images, root):
-    "Label files whose image is gone, and the folder where it should be"
-    nfc = lambda s: unicodedata.normalize('NFC', s)
-    for d in sorted({p.parent for p in images}):
-        labels, stems = _yolo_label(d/'any.jpg', root).parent, {nfc(p.stem) for p in images if p.parent==d}
-        for l in sorted(labels.glob('*.txt')) if labels.is_dir() else []:
-            beside = labels==d and not re.match(r'\s*\d+(\s+[-+.,\deE]+){4}', _text_of(l)[:200])  # beside images lie other texts, too
-            if nfc(l.stem) not in stems and l.name!='classes.txt' and not beside: yield l,d
-
-# %% ../nbs/03_readers.ipynb #362344e5
-def read_yolo(
-    root, # folder with images/, labels/ and data.yaml or classes.txt
-    on_error:str='raise', # at an image or a label file that cannot be read: 'raise'; 'fix' and 'skip' leave the image out
-)->DetectionData: # unchecked
-    "Read a YOLO directory: one text file an image, boxes as fractions"
-    root, splits, notes = Path(root), {}, []; names = _yolo_names(root); real = [k for k,n in enumerate(names) if n!='background']
-    vocab, at = ('background', *(names[k] for k in real)), {k: i for i,k in enumerate(real, 1)}
-    known = {k+1: dict(label=at.get(k, 0), name=n) for k,n in enumerate(names)}
-    for split,images in _yolo_images(root).items():
-        if any(_yolo_label(p, root).exists() for p in images): splits[split] = []
-        else: notes.append(_Note(f'{split}: none of its {len(images)} images has a label file; it is left out', images=len(images))); continue
-        for l,d in _yolo_orphans(images, root): _or_note(DataError(f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'), on_error, notes, images=1)
-        for i,p in enumerate(images, sum(map(len, splits.values()))):
-            try: objects = read_yolo_txt(_yolo_label(p, root), image_size(p), notes if on_error=='fix' else None)
-            except DataError as e: _or_note(e, on_error, notes, images=1)
-            else: splits[split].append(make_record(p, i, None, [{**o, **known.get(o['label'],{})} for o in objects]))
-    if [*splits]==['all'] and not (root/'images').is_dir() and (rest := _yolo_beside(root)[1]): notes.append(_left(rest, 'no text file beside them'))
-    if not splits: raise DataError(f'{root}: no label files for its images. A label lies in labels/ where its image lies in images/. {"; ".join(notes)}')
-    return DetectionData(splits, vocab, (-1,*real), root.name, notes)
-
 # %% ../nbs/03_readers.ipynb #aa09a523
 def save_yolo(
     data:DetectionData, # what to write
@@ -770,19 +743,12 @@ def is_hidden(
     "Whether a file or a folder is no part of anybody's data"
     return name.startswith(('.','~$')) or name.lower() in _SYSTEM
 
-def _nfc(name): return name if name.isascii() else unicodedata.normalize('NFC', name)
-
-def _grouped(items, key):
-    "key → its items, in order"
-    groups = {}
-    for item in items: groups.setdefault(key(item), []).append(item)
-    return groups
-
 # %% ../nbs/03_readers.ipynb #3a10c7e3
 _MASK_FOLDERS = {'segmentationclass','segmentationobject','masks','mask','trimaps','thumbnails','thumbs',
                  'seglabels','instance_masks','semantic_masks','panoptic','depth'}
 def _is_mask(path): return path.parent.name.lower() in _MASK_FOLDERS
 
+# %% ../nbs/03_readers.ipynb #a06bb8e9
 @dataclass
 class Inventory:
     "What lies in a folder and below it, without hidden and system files"
@@ -793,9 +759,12 @@ class Inventory:
     cache:dict=field(default_factory=dict) # what has been read already, so that it is read once
 
     @cached_property
-    def by_name(self): return _grouped([*self.pictures, *self.others], lambda p: _nfc(p.name))
+    def by_name(self):
+        "Name → files that are called so"
+        return _grouped([*self.pictures, *self.others], lambda p: _nfc(p.name))
     @cached_property
-    def by_stem(self): # in small letters; a mask is no picture of its own
+    def by_stem(self):
+        "Name without suffix, in small letters → pictures; a mask is no picture of its own"
         every = [*self.pictures, *(p for p in self.others if p.suffix.lower() in _OTHER_SUFFIXES)]
         plain = [p for p in every if not _is_mask(p)]
         return _grouped(plain, lambda p: _nfc(p.stem).casefold())
@@ -812,6 +781,7 @@ def _looks_into(entry):
     try: return 'walk' if entry.is_dir(follow_symlinks=False) else 'link' if entry.is_dir() else None
     except OSError: return None  # a link to itself
 
+# %% ../nbs/03_readers.ipynb #3a8676d7
 def take_inventory(
     root, # folder to look into, with all below it
 )->Inventory:
@@ -824,7 +794,8 @@ def take_inventory(
         for e in [e for e in os.scandir(folder) if not is_hidden(e.name)]:
             into = _looks_into(e)
             if into: (todo if into=='walk' else links).append(e.path)
-            if not into or os.path.splitext(e.name)[1].lower() in IMAGE_SUFFIXES: files.append(e.path)
+            suffix = os.path.splitext(e.name)[1].lower()
+            if not into or suffix in IMAGE_SUFFIXES|{'.xml','.txt'}: files.append(e.path)  # a folder called so is damage
     files = sorted(map(Path, files)); picture = [p.suffix.lower() in IMAGE_SUFFIXES for p in files]
     split = lambda yes: [p for p,is_ in zip(files, picture) if is_==yes]
     return Inventory(Path(root), split(True), split(False), sorted(map(Path, folders)))
@@ -847,6 +818,7 @@ def split_of(
     found = list(dict.fromkeys(SPLIT_WORDS[words[i]] for i in at))
     return 'trainval' if found==['train','val'] else found[0] if len(found)==1 else None
 
+# %% ../nbs/03_readers.ipynb #a8d247da
 @lru_cache(maxsize=4096)
 def split_of_path(
     folders:tuple, # names of the folders from the root to a file
@@ -866,16 +838,11 @@ def _readings(name):
     short = re.sub(r'(^|[\\/])[0-9a-f]{8}-(?=[^\\/]+$)', r'\1', plain)
     if short!=plain: yield short
 
-def path_parts(
-    name:str, # a path as any system writes it
-)->list: # its parts, without drive, `.` and `..`
-    "The parts of a path that may survive a journey to another machine"
-    parts = [_nfc(p) for p in re.split(r'[\\/]+', name)]
-    return [p for p in parts if p.strip() and p not in ('.','..') and not re.fullmatch('[A-Za-z]:', p)]
-
-def _agreeing(a, b): return next((i for i,(x,y) in enumerate(zip(a, b)) if x!=y), min(len(a), len(b)))
-
 # %% ../nbs/03_readers.ipynb #3a10c7eb
+def _agreeing(a, b):
+    "How many items agree from the beginning"
+    return next((i for i,(x,y) in enumerate(zip(a, b)) if x!=y), min(len(a), len(b)))
+
 @patch
 def rank(self:Inventory,
     path, # of a picture
@@ -893,6 +860,7 @@ def rank(self:Inventory,
     near = _agreeing(folders, home)+_agreeing(folders[::-1], home[::-1])
     return _agreeing(folders[::-1], said[::-1]), agree, *called, folders==home, usual, near
 
+# %% ../nbs/03_readers.ipynb #d7a9a1b4
 @patch
 def candidates(self:Inventory,
     name:str, # as an annotation gives it
@@ -926,6 +894,7 @@ def _elsewhere(self:Inventory, name, source):
     "A picture outside the folder, or one that is called like none; None where there is none"
     return next((p for p in (source.parent/name, self.root/name) if _is_file(_find(p))), None)
 
+# %% ../nbs/03_readers.ipynb #31cd056f
 @patch
 def missing(self:Inventory, name, source): # as for `find_picture`
     "Where a picture that is nowhere would be looked for"
@@ -934,17 +903,6 @@ def missing(self:Inventory, name, source): # as for `find_picture`
     return near/(path_parts(str(name)) or [source.stem])[-1]
 
 # %% ../nbs/03_readers.ipynb #3a10c7ef
-@dataclass
-class Entry:
-    "What an annotation says of one picture, before the picture is found"
-    picture:str # as the annotation names it; '': named like the annotation file
-    source:Path # the annotation file
-    objects:list # dicts: box_px (4 corners, pixels from 0), name; where known difficult, crowd, and said (for messages)
-    declared_hw:tuple=None # (height, width) that the annotation says, pixels
-    split:str=None # where the annotation itself says so, in its own word; None: the path tells
-    image_id:object=None # its own number; None: they are counted
-    image:Path=None # the picture, where the reader knows it already
-
 @dataclass
 class ReadOptions:
     "What can be asked of a reading"
@@ -963,85 +921,87 @@ def _raw_splits(entries, inventory):
         return near or (e.image and split_of_path(inventory.inside(e.image))) or ''
     return _grouped(entries, raw)
 
+# %% ../nbs/03_readers.ipynb #2e7c5eb7
 def settle_splits(
-    entries, # list of `Entry`
+    raw:dict, # name of a split, as it was found ('': none) → its items: entries, files, pictures
     inventory:Inventory, # of their folder
     options:ReadOptions, # what may be left out
     notes:list, # where it is noted
-)->dict: # 'train', 'val', 'test', 'trainval' or 'all' → entries
-    "Entries by split; `DataError` where the names of splits leave more than one reading"
-    raw = _raw_splits(entries, inventory); unknown = [n for n in raw if not split_of(n)]
+)->dict: # 'train', 'val', 'test', 'trainval' or 'all' → items
+    "Items by split; `DataError` where the names of splits leave more than one reading"
+    raw = dict(raw); unknown = [n for n in raw if not split_of(n)]
     if '' in unknown and len(raw)>1 and options.on_error!='raise':
-        notes.append(_Note(f'{len(raw[""])} images lie in none of the splits and are left out: {_some(raw[""])}', images=len(raw.pop(''))))
-        unknown.remove('')
+        unknown.remove(''); n = len(raw['']); why = f'{n} lie in none of the splits and are left out'
+        notes.append(_Note(f'{why}: {_some(raw.pop(""), inventory)}', images=n))
     if len(unknown)>1 or unknown and len(raw)>1: raise DataError(_which_split(raw, unknown, inventory))
     splits = {'all': raw[unknown[0]]} if unknown else {}
-    for name in raw.keys()-set(unknown): splits.setdefault(split_of(name), []).extend(raw[name])
-    return _without_trainval({s: splits[s] for s in ('train','val','trainval','test','all') if s in splits})
+    for name in [n for n in raw if n not in unknown]:
+        splits.setdefault(split_of(name), []).extend(raw[name])
+    return _without_trainval({s: splits[s] for s in (*VOC_SPLITS,'all') if s in splits})
 
 # %% ../nbs/03_readers.ipynb #3a10c7f1
-def _some(entries, n=3):
-    names = [e.picture or e.source.name for e in entries]
-    return ', '.join(names[:n])+(' …' if len(names)>n else '')
+def _some(items, inventory, n=3):
+    paths = [getattr(i, 'source', i) for i in items[:n]]
+    inside = [p.relative_to(inventory.root) if p.is_relative_to(inventory.root) else p for p in paths]
+    return ', '.join(p.as_posix() for p in inside)+(' …' if len(items)>n else '')
 
 def _which_split(raw, unknown, inventory):
     "The message where names of splits can be read in several ways"
-    files = {n: raw[n][0].source.relative_to(inventory.root).as_posix() for n in raw if raw[n][0].source.is_relative_to(inventory.root)}
-    said = ', '.join(f'{n!r}' if n else f'none ({files.get(n, "?")} …)' for n in raw)
-    return (f'{inventory.root}: which of its parts are for training? They are called {said}, and {", ".join(repr(n) for n in unknown if n) or "some files"} '
-            f'say{"s"*(len(unknown)==1 and unknown!=[""])} nothing of it. Name them train, val and test, or give --data the one to use.')
+    said = ', '.join(f'{n!r}' if n else f'nothing ({_some(raw[n], inventory)})' for n in raw)
+    return (f'{inventory.root}: which of its parts are for training? They are called {said}. '
+            'Name them train, val and test, or give --data the one to use.')
 
 def _without_trainval(splits):
     "train, val and both together: keep the parts"
-    key = lambda e: (e.source, e.picture)
+    key = lambda item: (item.source, item.picture) if isinstance(item, Entry) else item
     for part,other in (('val','train'),('train','val')):
-        if 'trainval' in splits and part in splits and other not in splits:
+        if 'trainval' in splits and part in splits and other not in splits and isinstance(splits['trainval'][0], Entry):
             have = {key(e) for e in splits[part]}
             splits[other] = [e for e in splits['trainval'] if key(e) not in have]
     if 'train' in splits and 'val' in splits: splits.pop('trainval', None)
     return splits
 
-# %% ../nbs/03_readers.ipynb #3a10c7f4
-def is_background(
-    name:str, # of a class
-)->bool: # whether it stands for no object
-    "Whether a class is the background, in any case and dress"
-    return name.strip().strip('_').casefold()=='background'
-
-def make_vocab(
-    names, # of the classes, in order; some may stand there twice
-    notes:list, # where it is noted what became one class, or looks as if it should
-)->tuple: # background and the names, each once
-    "The vocabulary of a list of class names"
-    names = list(names); often = [n for n in dict.fromkeys(names) if names.count(n)>1]
-    if often: notes.append(f'{", ".join(often)}: named twice in the list of classes, and read as one class')
-    vocab = ('background', *dict.fromkeys(n for n in names if not is_background(n)))
-    alike = [ns for ns in _grouped(vocab, str.casefold).values() if len(ns)>1]
-    if alike: notes.append(f'{"; ".join(" and ".join(ns) for ns in alike)}: classes of their own, though only the case differs')
-    return vocab
-
 # %% ../nbs/03_readers.ipynb #3a10c7f5
 def _same_place(found, inventory, split):
-    "Take a picture away from entries whose name fits it worse than another's: [(entry, path)]"
+    "Entries that lose their picture to another, whose name fits it better"
     for path,group in _grouped(found, lambda f: f[1]).items():
         names = {(e.source, e.picture) for e,_ in group}
         if path is None or len(names)<2: continue
-        ranks = [inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split.get(id(e)))[:2] for e,_ in group]
-        for (e,_),rank in zip(group, ranks):
-            if rank<max(ranks): yield id(e)
+        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split[id(e)])[:2]
+        best = max(rank(e) for e,_ in group)
+        yield from (id(e) for e,_ in group if rank(e)<best)
 
 def _find_all(splits, inventory, options, notes):
-    "[(entry, path or None)] of all entries; those that could be either of two pictures are refused"
+    "id of an entry → its path, None where there is none; an entry that could be of two pictures is refused"
     split, found = {id(e): s for s,es in splits.items() for e in es}, []
-    for s,es in splits.items():
-        for e in es:
-            path, _, rivals = (e.image, None, []) if e.image else inventory.find_picture(e.picture, e.source, s)
-            if not rivals: found.append((e, path)); continue
-            both = ' or '.join(p.relative_to(inventory.root).as_posix() for p in (path, *rivals[:2]))
-            _or_note(DataError(f'{e.source}: {e.picture or e.source.stem!r} could be {both}. Give it with its folder, or pass on_error="skip".'),
-                     options.on_error, notes, images=1)
+    for e in [e for es in splits.values() for e in es]:
+        path, _, rivals = (e.image, None, []) if e.image else inventory.find_picture(e.picture, e.source, split[id(e)])
+        if not rivals: found.append((e, path)); continue
+        both = ' or '.join(p.relative_to(inventory.root).as_posix() for p in (path, *rivals[:2]))
+        why = f'{e.source}: {e.picture or e.source.stem!r} could be {both}. Give it with its folder, or pass on_error="skip".'
+        _or_note(DataError(why), options.on_error, notes, images=1)
     lost = {*_same_place(found, inventory, split)}
     return {id(e): None if id(e) in lost else p for e,p in found}
+
+# %% ../nbs/03_readers.ipynb #5582da37
+def _spare(splits, paths, inventory):
+    "Split → pictures that lie among those of the split, and that no entry is about"
+    home = {paths[id(e)].parent: s for s,es in splits.items() for e in es if paths.get(id(e))}; used = {*paths.values()}
+    rest = [p for p in inventory.pictures if p.parent in home and p not in used and not _is_mask(p)]
+    return _grouped(rest, lambda p: home[p.parent])
+
+# %% ../nbs/03_readers.ipynb #3a10c7fc
+def _left(images, why, count=True):
+    "A note on images that nobody said anything about"
+    some = f'{", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}'
+    return _Note(f'{len(images)} images have {why} and are left out: {some}; unlabelled="negative" takes them as images without objects', images=len(images)*count)
+
+def _without_errors(splits, options, notes):
+    "Raise or note what could not be read, and leave it out"
+    for e in [e for es in splits.values() for e in es]:
+        notes += e.notes
+        if e.error: _or_note(e.error, options.on_error, notes, images=1)
+    return {s: [e for e in es if not e.error] for s,es in splits.items()}
 
 # %% ../nbs/03_readers.ipynb #3a10c7f6
 def data_of(
@@ -1051,36 +1011,46 @@ def data_of(
     names=None, # of the classes, in order; None: the names found, sorted
     ids:dict=None, # name → the data set's own category id; None: it has none
     notes:list=None, # what was noted so far
+    spare:str=None, # what pictures lack that lie among the others and have no entry, for a note; None: they are none of the set
+    count_spare:bool=True, # whether they count as images left out
 )->DetectionData: # unchecked
     "Entries of any format as a data set: splits settled, pictures found, classes counted; `DataError` names what cannot be told"
     options, notes = options or ReadOptions(), [] if notes is None else notes
-    splits = settle_splits(entries, inventory, options, notes)
-    found_names = sorted({o['name'] for e in entries for o in e.objects})
-    vocab = tuple(options.vocab) if options.vocab else make_vocab(found_names if names is None else names, notes)
-    label = {n: i for i,n in enumerate(vocab)}
-    wanted = _wanted(splits, options.only, inventory); paths = _find_all(wanted, inventory, options, notes)
-    if paths and not any(paths.values()): raise DataError(_no_pictures(entries, inventory))
-    number = {k: i for i,k in enumerate(dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es))}
-    record = lambda e: _record(e, paths[id(e)] or inventory.missing(e.picture, e.source), label, number)
-    data = {s: [record(e) for e in es if id(e) in paths] for s,es in wanted.items()}
-    own = None if ids is None else tuple(ids.get(n, -1) for n in vocab)
-    return DetectionData(data, vocab, own, inventory.root.resolve().name, notes)
+    splits = settle_splits(_raw_splits(entries, inventory), inventory, options, notes)
+    if names is None: names = sorted({o['name'] for e in entries for o in e.objects if o['name'] is not None})
+    vocab = tuple(options.vocab) if options.vocab else make_vocab(names, notes)
+    wanted = wanted_splits(splits, options.only, inventory); every = _find_all(wanted, inventory, options, notes)
+    wanted = _without_errors(wanted, options, notes)
+    if entries and every and not any(every.values()): raise DataError(_no_pictures(entries, inventory))
+    rest = _spare(wanted, every, inventory) if spare and len(wanted)==len(splits) else {}
+    data = _records(wanted, every, inventory, vocab, rest if options.unlabelled=='negative' else {})
+    left = [p for ps in rest.values() for p in ps] if options.unlabelled=='leave' else []
+    if left: notes.append(_left(left, spare, count_spare))
+    return DetectionData(data, vocab, None if ids is None else tuple(ids.get(n, -1) for n in vocab), inventory.root.resolve().name, notes)
 
 # %% ../nbs/03_readers.ipynb #3a10c7f7
-def _record(entry, path, label, number):
-    "An entry and its picture as a `Record`"
-    for o in entry.objects: o['label'] = 0 if is_background(o['name']) else label.get(o['name'], -1)
-    last = (path_parts(entry.picture) or [''])[-1]; own = entry.image_id
-    objects = [{**o, 'name': o['said']} if 'said' in o else o for o in entry.objects]
-    return make_record(path, number[entry.source, entry.picture] if own is None else own, None, objects,
-                       entry.picture if last==_nfc(path.name) else path.name, entry.declared_hw)
+def _records(splits, paths, inventory, vocab, negatives):
+    "Split → records, of its entries and of pictures with nothing on them"
+    label = {n: i for i,n in enumerate(vocab)}
+    number = {k: i for i,k in enumerate(dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es))}
+    where = lambda e: paths[id(e)] or inventory.missing(e.picture, e.source)
+    data = {s: [_record(e, where(e), label, number) for e in es if id(e) in paths] for s,es in splits.items()}
+    first = 1+max((r.image_id for rs in data.values() for r in rs), default=-1)
+    for s,p in [(s,p) for s,ps in negatives.items() for p in ps]:
+        data[s].append(make_record(p, first, None, [])); first += 1
+    return data
 
-def _wanted(splits, only, inventory):
-    "The splits to read: those asked for, and the one of which a fifth would be held out"
+# %% ../nbs/03_readers.ipynb #6141aedc
+def wanted_splits(
+    splits:dict, # name → what is in it
+    only, # names of the splits that were asked for; None: all
+    inventory:Inventory, # for the message
+)->dict: # of the same kind
+    "The splits to read: those asked for, and the one of which a fifth would be held out; `DataError` where there is none"
     if not only: return splits
     names = {split_of(n) or n for n in only}; whole = [s for s in ('train','trainval','all') if s in splits][:1]
-    if whole and 'val' not in splits and names&{'train','val'}: names |= {*whole}
-    if not names&{*splits}: raise DataError(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
+    if whole and 'val' not in splits and names & {'train','val'}: names |= {*whole}
+    if not names & {*splits}: raise DataError(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
     return {s: es for s,es in splits.items() if s in names}
 
 def _no_pictures(entries, inventory):
@@ -1103,6 +1073,7 @@ FORMATS = {}  # name → `Format`, into which lessons enter what they read
 FORMAT_MODULES = ('formats',)  # later lessons that do
 UNREAD_FORMATS = []  # functions of an `Inventory`: what a folder holds that is not read, and the way out, in a sentence; None
 
+# %% ../nbs/03_readers.ipynb #b59d767a
 def file_head(
     inventory:Inventory, # remembers it
     path, # of a file
@@ -1114,6 +1085,449 @@ def file_head(
         try: inventory.cache[key] = open(_openable(path), 'rb').read(n)
         except OSError: inventory.cache[key] = b''
     return inventory.cache[key]
+
+# %% ../nbs/03_readers.ipynb #3a10c802
+def find_voc(
+    inventory:Inventory, # of a folder
+)->list: # XML files whose root is <annotation>, and what lies among them
+    "The annotations of a VOC set, wherever they lie; of a large folder the first twenty are looked at"
+    folders = _grouped((p for p in inventory.others if p.suffix.lower()=='.xml'), lambda p: p.parent)
+    head = lambda p: file_head(inventory, p).replace(b'\0', b'').lower()
+    ours = [ps for ps in folders.values() if any(re.search(rb'<annotation[\s/>]', head(p)) for p in ps[:20])]
+    return [p for ps in ours for p in ps if len(ps)>20 or b'<annotations' not in head(p)]
+
+def _voc_entry(path, number, inventory, options):
+    "What one annotation says; an annotation that cannot be read says why"
+    entry = Entry('', path, [], image_id=number)
+    try: name, objects, size = _read_voc(path, options.one_based, entry.notes if options.on_error=='fix' else None)
+    except DataError as e: return replace(entry, error=e)
+    given = (path_parts(name or '') or [''])[-1]; stem = _nfc(path.stem)
+    mine = stem in (given, os.path.splitext(given)[0]) or stem.casefold() not in inventory.by_stem
+    return replace(entry, picture=given if mine else '', objects=objects, declared_hw=size)
+
+# %% ../nbs/03_readers.ipynb #3a10c803
+def _voc_lists(inventory, files):
+    "Name of a split → (list, its lines): of ImageSets/Main, else of lists that are called like splits"
+    texts = [p for p in inventory.others if p.suffix.lower()=='.txt']
+    main = [p for p in texts if p.parent.name.lower() in ('main','imagesets') and 'imagesets' in map(str.lower, p.parts)]
+    bare = [p for p in main if p.stem.lower().rstrip('0123456789') in SPLIT_WORDS]
+    main = bare or [p for p in main if split_of(p.stem)] or main
+    if not main:
+        names = {_nfc(p.stem) for p in files}
+        lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
+        main = [p for p in texts if split_of(p.stem) and lists(p)]
+    homes = {next((q.parent for q in p.parents if q.name.lower()=='imagesets'), inventory.root) for p in main}
+    spoken = [split_of_path(h.relative_to(inventory.root).parts) for h in homes]
+    if len(homes)>1 and None not in spoken and len({*spoken})==len(spoken): return {}  # the folders tell
+    if len(homes)>1: raise _several_sets(homes)
+    return _grouped(main, lambda p: p.stem)
+
+# %% ../nbs/03_readers.ipynb #ce9acd0f
+def _listed_stems(line):
+    "What a line of a list may call its annotation: a name; a picture and its annotation; a name and a flag"
+    pair = re.split(r'(?<=\.\w{3})\s+|(?<=\.\w{4})\s+', line)
+    ways = [line, *reversed(pair), re.sub(r'\s+-?[01]$', '', line)]
+    last = [(path_parts(w) or [''])[-1] for w in ways]
+    return [re.sub(r'(?i)\.(xml|jpe?g|png|bmp|webp|tiff?|gif)$', '', w) for w in last]
+
+def _several_sets(folders):
+    names = sorted(str(f) for f in folders)
+    return DataError(f'There are several data sets: {", ".join(names)}. Give one of them, or all: '+' '.join(f'--data {n}' for n in names)+'.')
+
+# %% ../nbs/03_readers.ipynb #3a10c804
+def _listed(lists, stems, entries, inventory, options):
+    "An `Entry` for each line of the lists, in the split that the list is called"
+    for split,path in [(s,p) for s,ps in lists.items() for p in ps]:
+        for line in dict.fromkeys(_lines(path)):
+            ways = _listed_stems(line); found = next((stems[s] for s in ways if s in stems), None)
+            if found: yield replace(entries[max(found, key=lambda x: _agreeing(x.parts, path.parts))], split=split)
+            else: yield _unannotated(ways[-1], split, path, entries, inventory, options)
+
+def _unannotated(name, split, path, entries, inventory, options):
+    "A listed picture without annotation: damage, or, where that was said, a picture with nothing on it"
+    folder = next(iter(entries)).parent; number = len(entries)
+    if options.unlabelled=='negative' and name.casefold() in inventory.by_stem: return Entry(name, path, [], None, split)
+    return Entry(name, folder/f'{name}.xml', [], None, split, number, error=_no_annotation(folder/f'{name}.xml'))
+
+def _read_voc_files(inventory, files, options):
+    "A `DetectionData` of these annotations"
+    entries = {p: _voc_entry(p, i, inventory, options) for i,p in enumerate(sorted(files))}
+    lists = _voc_lists(inventory, files); stems = _grouped(entries, lambda p: _nfc(p.stem))
+    if not lists: return data_of([*entries.values()], inventory, options, spare='no annotation')
+    listed = {(split_of(e.split) or e.split, e.source, e.picture): e for e in _listed(lists, stems, entries, inventory, options)}
+    return data_of([*listed.values()], inventory, options)
+
+FORMATS['voc'] = Format('VOC XML', find_voc, _read_voc_files)
+
+# %% ../nbs/03_readers.ipynb #3a10c805
+def read_voc(
+    root, # folder of XML annotations and pictures: with Annotations, JPEGImages and ImageSets/Main, or any other way
+    one_based:bool=True, # whether corners count from 1, as VOC's own do
+    vocab=None, # names to expect, background first; None: the names found, sorted
+    on_error:str='raise', # at an annotation that cannot be read: 'raise'; 'fix' and 'skip' leave its image out
+)->DetectionData: # unchecked
+    "Read a folder of VOC annotations, in the splits of its lists or its folders; `DataError` where there are none"
+    return _read_as('voc', root, ReadOptions(on_error, one_based, vocab=vocab))
+
+def _read_as(kind, root, options):
+    "A folder in a format that is known"
+    inventory = take_inventory(root); files = FORMATS[kind].find(inventory)
+    if not files: raise DataError(f'{root}: no {FORMATS[kind].title} in it.')
+    return FORMATS[kind].read(inventory, files, options)
+
+# %% ../nbs/03_readers.ipynb #3a10c809
+_NO_BOXES = ('captions','person_keypoints','panoptic','stuff','image_info')
+
+def _holds(path, words):
+    "Whether all these words stand in a JSON file, between quotes; the file is searched and not read"
+    try:
+        with open(_openable(path), 'rb') as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            code = json.detect_encoding(text[:4])
+            return all(text.find(f'"{w}"'.encode(code.replace('utf-16', 'utf-16-le') if code=='utf-16' else code.removesuffix('-sig')))>=0 for w in words)
+    except (OSError, ValueError): return False
+
+def find_coco(
+    inventory:Inventory, # of a folder
+)->list: # JSON files with images, annotations and categories
+    "The annotation files of a COCO set, wherever they lie; also those that are called so and are damaged"
+    files = [p for p in inventory.others if p.suffix.lower()=='.json']
+    official = {p.parent for p in files if p.stem.startswith('instances_')}
+    files = [p for p in files if not (p.stem.startswith(_NO_BOXES) and p.parent in official)]
+    single = [p for p in files if _nfc(p.stem).casefold() in inventory.by_stem]  # a file for each picture is another format
+    if len(single)>20: files = [p for p in files if p not in {*single}]
+    ours = [p for p in files if _holds(p, ('images','annotations','categories'))]
+    called = lambda p: p.stem.startswith('instances_') or p.stem.lower().rstrip('0123456789') in SPLIT_WORDS
+    return ours+[p for p in files if called(p) and p not in ours and (ours or p.stem.startswith('instances_'))]
+
+# %% ../nbs/03_readers.ipynb #3a10c80a
+def _coco_split(path, inventory):
+    "What a file's name, or else its folder, says of its split; a name of its own where they say nothing"
+    stem = re.sub(r'^_?(instances|annotations)[_.]?|[_.]?coco$', '', path.stem) or path.parent.name
+    return split_of(path.stem) or split_of_path(inventory.inside(path)) or '/'.join([*inventory.inside(path), stem])
+
+def _joined(files, inventory):
+    "Refuse two files of one split, unless they lie side by side: then they are two parts of it"
+    for split,parts in files.items():
+        if len({p.parent for p in parts})>1 and split_of(split):
+            raise DataError(f'{inventory.root}: {" and ".join(p.relative_to(inventory.root).as_posix() for p in parts)} are both called {split}. Give --data the one to use, or each folder with a --data of its own.')
+
+def _categories_of(path):
+    "The categories of a file without reading all of it, where they can be told so"
+    text = _text_of(path); at = [m.end() for m in re.finditer(r'"categories"\s*:\s*(?=\[)', text)]
+    try: cats = json.JSONDecoder().raw_decode(text, at[0])[0] if len(at)==1 else _coco_dict(path)['categories']
+    except ValueError: cats = _coco_dict(path)['categories']
+    return _coco_categories(cats, path)
+
+# %% ../nbs/03_readers.ipynb #3a10c80b
+def _read_coco_files(inventory, files, options):
+    "A `DetectionData` of these annotation files"
+    raw = _grouped(files, lambda p: _coco_split(p, inventory)); notes, entries, cats = [], [], {}; _joined(raw, inventory)
+    splits = settle_splits(raw, inventory, options, notes); wanted = wanted_splits(splits, options.only, inventory)
+    for split,paths in splits.items():
+        for path in paths:
+            if split in wanted: found, more = _coco_entries(path, options.on_error, notes, split); entries += more
+            else: found = _categories_of(path)
+            _agree(found, cats, path); cats |= found
+    _refuse_twice(entries, wanted)
+    data = data_of(entries, inventory, options, cats.values(), notes=notes, spare='no entry in the JSON', count_spare=False)
+    return replace(data, category_ids=_own_ids(data.vocab, cats))
+
+def _refuse_twice(entries, wanted):
+    "Refuse two files of one split that are about the same pictures"
+    for split,paths in wanted.items():
+        named = [{e.picture for e in entries if e.source==p} for p in paths] if len(paths)>1 else []
+        if len(named)>1 and sum(map(len, named))>len(set().union(*named)):
+            raise DataError(f'{" and ".join(map(str, paths))}: both are called {split}, and about the same pictures. Give --data the one to use.')
+
+FORMATS['coco'] = Format('COCO JSON', find_coco, _read_coco_files)
+
+# %% ../nbs/03_readers.ipynb #3a10c80c
+def read_coco(
+    root, # folder of JSON files and pictures: annotations/instances_*.json, or train.json beside train/, or any other way
+    on_error:str='raise', # see `read_coco_json`
+)->DetectionData: # unchecked
+    "Read a folder of COCO annotations, each file in the split that its name or its folder says; `DataError` where there are none"
+    return _read_as('coco', root, ReadOptions(on_error))
+
+# %% ../nbs/03_readers.ipynb #3a10c812
+_CLASS_FILES = ('classes.txt','_darknet.labels','class_names.txt','names.txt','predefined_classes.txt')
+_LABEL_LINE = re.compile(rb'\s*-?\d+(\.0*)?([ \t]+[-+.,\deE]+){4,}\s*?(\r|\n|$)')
+
+def _is_class_file(path): return path.name.lower() in _CLASS_FILES or path.suffix.lower()=='.names'
+
+def _label_folders(inventory):
+    "Folder → its label files: of the first texts that are not empty, one has lines of five or more numbers"
+    texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and not _is_class_file(p)]
+    head = lambda p: file_head(inventory, p, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
+    for folder,ps in _grouped(texts, lambda p: p.parent).items():
+        full = list(islice((p for p in ps if head(p).strip()), 20))
+        looks = any(_LABEL_LINE.match(head(p)) for p in full)
+        if looks or not full and all(_stem_of_label(p) in inventory.by_stem for p in ps): yield folder, ps
+
+def _stem_of_label(path):
+    "The name of its picture, in small letters and without suffix: labels may be called a.txt or a.jpg.txt"
+    stem, suffix = os.path.splitext(path.stem)
+    return _nfc(stem if suffix.lower() in IMAGE_SUFFIXES else path.stem).casefold()
+
+# %% ../nbs/03_readers.ipynb #8b51b594
+def find_yolo(
+    inventory:Inventory, # of a folder
+)->list: # label files; where there are none, what names the classes
+    "The label files of a YOLO set, wherever they lie, by their lines of five or more numbers"
+    labels = [p for _,ps in _label_folders(inventory) for p in ps]
+    names = [p for p in inventory.others if _is_class_file(p)]+_yolo_configs(inventory)
+    return labels or (names if inventory.pictures else [])
+
+# %% ../nbs/03_readers.ipynb #3a10c813
+def _load_yaml(path):
+    "A YAML file with every value a word: `no` and `01` are names here"
+    import yaml
+    try:
+        text = _text_of(path); root = yaml.compose(text, Loader=yaml.BaseLoader); nodes, seen = [root], set()
+        while nodes:
+            node = nodes.pop()
+            if node is None or id(node) in seen: continue
+            seen.add(id(node)); kind = node.tag.rpartition(':')[2]
+            if kind not in ('str','seq','map'): raise ValueError(f'it has the tag {node.tag}')
+            if kind!='str': nodes += [x for v in node.value for x in (v if isinstance(v, tuple) else [v])]
+        d = yaml.load(text, Loader=yaml.BaseLoader)
+    except DataError: raise
+    except Exception as e:
+        why = e if type(e) is ValueError else type(e).__name__
+        raise DataError(f'{path}: not readable YAML ({why}). Correct it.') from None
+    return d if isinstance(d, dict) else {}
+
+# %% ../nbs/03_readers.ipynb #7f52b528
+def _yolo_configs(inventory):
+    "The YAML files that name classes, and those that are called as if they did"
+    called = ('data.yaml','data.yml','dataset.yaml','dataset.yml')
+    speaks = lambda p: re.search(rb'(^|[\s{,"\'])names["\']?\s*:', file_head(inventory, p, 65536).replace(b'\0', b''))
+    return [p for p in inventory.others if p.suffix.lower() in ('.yaml','.yml') and (p.name.lower() in called or speaks(p))]
+
+# %% ../nbs/03_readers.ipynb #3a10c814
+def _yolo_config(inventory):
+    "(path, its entries) of data.yaml or obj.data; (the folder, {}) where there is none"
+    chosen = inventory.cache.get('config')
+    found = {p: _load_yaml(p) for p in ([chosen] if chosen else _yolo_configs(inventory))}
+    named = {p: d for p,d in found.items() if 'names' in d} or {p: d for p,d in found.items() if d}
+    usual = {p: d for p,d in named.items() if p.stem.lower() in ('data','dataset')}
+    named = usual or named; first = min(named, key=lambda p: len(p.parts), default=None)
+    if any(d!=named[first] for d in named.values()):
+        raise DataError(f'{inventory.root}: {" and ".join(p.relative_to(inventory.root).as_posix() for p in named)} describe different sets. Give --data the one to use.')
+    if first: return first, named[first]
+    darknet = [p for p in inventory.others if p.suffix.lower()=='.data']
+    pairs = [l.partition('=')[::2] for p in darknet[:1] for l in _lines(p) if '=' in l]
+    return (darknet[0] if darknet else inventory.root), {k.strip(): v.strip() for k,v in pairs}
+
+def _named_file(inventory, place):
+    "The other file that a path from anywhere means; None where there is none"
+    parts = path_parts(place); found = inventory.named(parts[-1].lower()) if parts else []
+    tail = lambda p: _agreeing(p.relative_to(inventory.root).parts[::-1], parts[::-1])
+    return max(found, key=lambda p: (tail(p), -len(p.parts)), default=None)
+
+# %% ../nbs/03_readers.ipynb #3a10c815
+def _yolo_names(inventory):
+    "Names of the classes, in order of their numbers"
+    path, config = _yolo_config(inventory); names = config.get('names')
+    if isinstance(names, str) and (file := _named_file(inventory, names)): return _class_lines([file])
+    if isinstance(names, dict):  # number: name
+        if not all(k.isdecimal() and int(k)<10_000 for k in names):
+            raise DataError(f'{path}: the keys of "names:" are no class numbers: {[*names][:5]}. Count from 0.')
+        by_number = {int(k): n for k,n in names.items()}
+        names = [by_number.get(k, f'class {k}') for k in range(max(by_number, default=-1)+1)]
+    if names and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        raise DataError(f'{path}: "names:" is no list of names, but {names if isinstance(names, str) else "list"}. Write names: [cat, dog].')
+    if names and not all(n.strip() for n in names): raise DataError(f'{path}: class {[bool(n.strip()) for n in names].index(False)} has no name. Give it one.')
+    if names: return [n.strip() for n in names]
+    files = [p for p in inventory.others if _is_class_file(p)]; own = [p for p in files if not p.name.startswith('predefined')]
+    if files: return _class_lines(own or files)
+    raise DataError(f'{inventory.root}: no class names. Add a data.yaml with "names:", or a classes.txt with one name a line.')
+
+# %% ../nbs/03_readers.ipynb #f18f1abe
+def _class_lines(files):
+    "The lines of a list of classes; several lists must say the same"
+    lists = {p: [l.strip() for l in _text_of(p).rstrip().splitlines()] for p in files}; first = next(iter(lists))
+    other = next((p for p in lists if lists[p]!=lists[first]), None)
+    if other: raise DataError(f'{first} and {other} name different classes. Keep the one to use.')
+    if '' in lists[first]: raise DataError(f'{first}: line {lists[first].index("")+1} is empty, where the name of class {lists[first].index("")} should stand. Write it.')
+    return lists[first]
+
+# %% ../nbs/03_readers.ipynb #3a10c817
+def _folder_of(place, split, inventory, base):
+    "The folder that a path from anywhere means, with pictures in it and of no other split; None where there is none"
+    parts = [p for p in path_parts(place) if '*' not in p]; low = [p.casefold() for p in parts]
+    if not parts: return base
+    full = inventory.cache.setdefault('full', {q for p in inventory.pictures for q in p.parents})
+    inside = lambda f: f.relative_to(inventory.root).parts
+    found = [f for f in inventory.folders if f.name.casefold()==low[-1] and f in full]
+    exact = [f for f in found if f in (base/Path(*parts), inventory.root/Path(*parts))]
+    speaks = split_of_path(tuple(parts)) or split
+    found = exact or [f for f in found if split_of_path(inside(f)) in (None, speaks)]
+    agree = lambda f: _agreeing([p.casefold() for p in inside(f)][::-1], low[::-1])
+    return max(found, key=lambda f: (agree(f), split_of_path(inside(f))==speaks, -len(f.parts)), default=None)
+
+# %% ../nbs/03_readers.ipynb #6a74e903
+def _place_of(place, split, inventory, base):
+    "(pictures, None) of a folder, (pictures, the lines that lead nowhere) of a list; None where the path leads nowhere"
+    if not isinstance(place, str): return None
+    if place.lower().endswith('.txt'):
+        file = _named_file(inventory, place)
+        return _pictures_listed(file, split, inventory) if file else None
+    if folder := _folder_of(place, split, inventory, base): return [p for p in inventory.pictures if p.is_relative_to(folder)], []
+    away = next((d for d in (base/place, Path(place)) if _is_dir(d) and not inventory.root.resolve().is_relative_to(d.resolve())), None)
+    return (take_inventory(away).pictures, []) if away and not away.is_relative_to(inventory.root) else None
+
+# %% ../nbs/03_readers.ipynb #3a10c818
+def _pictures_listed(path, split, inventory):
+    "Pictures of a list, and those of its lines that lead nowhere"
+    found, lost = [], []
+    for line in dict.fromkeys(_lines(path)):
+        picture, _, rivals = inventory.find_picture(line, path, split)
+        if rivals: raise DataError(f'{path}: {line!r} could be {picture} or {rivals[0]}. Write it with its folder.')
+        if picture: found.append(picture)
+        else: lost.append(line)
+    return found, lost
+
+def _yolo_lists(inventory):
+    "Split → lists, of the texts that are called like a split and list pictures"
+    texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and split_of(p.stem) and not _is_class_file(p)]
+    pictures = lambda p: any(inventory.candidates(l)[0] for l in _lines(p)[:5])
+    return _grouped([p for p in texts if pictures(p)], lambda p: split_of(p.stem))
+
+def _nothing(entries): return entries in (None, '', 'null', '~', 'None') or entries==[]
+
+# %% ../nbs/03_readers.ipynb #cebe0dcb
+def _yolo_entries(inventory):
+    "(where it stands, split → the places it names) of data.yaml and obj.data, else of lists in the folder"
+    path, config = _yolo_config(inventory)
+    places = {k: v if isinstance(v, list) else [v] for k,v in config.items() if k in SPLIT_WORDS or k.lower() in SPLIT_WORDS}
+    places = _grouped([(SPLIT_WORDS[k.lower()], p) for k,ps in places.items() for p in ps if not _nothing(p)], lambda x: x[0])
+    if not places: return path, {s: [str(p) for p in ps] for s,ps in _yolo_lists(inventory).items()}
+    return path, {s: [p for _,p in ps] for s,ps in places.items()}
+
+# %% ../nbs/03_readers.ipynb #3a10c819
+def _yolo_splits(inventory, labels, options, notes):
+    "(split → pictures, whether somebody listed them): where data.yaml says, else where labels are"
+    (path, places), usual = _yolo_entries(inventory), _usual_pictures(inventory, labels)
+    base, splits, lost = path if path==inventory.root else path.parent, {}, {}
+    for split,place in [(s,p) for s,ps in places.items() for p in ps]:
+        found = _place_of(place, split, inventory, base)
+        if found and (found[0] or not found[1]): splits.setdefault(split, []).extend([*found[0], *(inventory.missing(l, path) for l in found[1])])
+        elif found: lost[split] = f'none of the {len(found[1])} pictures that {place} lists is there; the first is {found[1][0]}', len(found[1])
+        else: lost[split] = f'{_short(place)[:80]} leads nowhere', 0
+    found = bool(splits)
+    for split,(why,n) in lost.items():
+        if split in usual and split not in splits: splits[split] = usual[split]; notes.append(f'{path.name}: {split}: {why}; the pictures of the folder {split} are taken')
+        elif split not in splits: _or_note(DataError(f'{path}: {split}: {why}. Correct it, or take the line out.'), 'fix' if split=='test' else options.on_error, notes, images=n)
+    if found: return {s: [*dict.fromkeys(ps)] for s,ps in splits.items()}, True
+    return usual, False
+
+# %% ../nbs/03_readers.ipynb #beeb8bca
+def _usual_pictures(inventory, labels):
+    "Split, or what it is called → the pictures of folders that have labels, or are called images"
+    ours = lambda f: labels.of(f) or 'images' in (p.lower() for p in f.relative_to(inventory.root).parts)
+    folders = {f: ps for f,ps in _grouped(inventory.pictures, lambda p: p.parent).items() if ours(f) and f.name.lower() not in _MASK_FOLDERS}
+    inside = lambda f: f.relative_to(inventory.root).parts
+    speaks = lambda f: split_of_path(inside(f)) or (split_of_path(inside(labels.of(f))) if labels.of(f) else None) or ''
+    return {s: [p for f in fs for p in folders[f]] for s,fs in _grouped(folders, speaks).items()}
+
+# %% ../nbs/03_readers.ipynb #3a10c81a
+class _Labels:
+    "Which label file belongs to a picture"
+    def __init__(self, inventory):
+        self.inventory, self.folders, self.known = inventory, dict(_label_folders(inventory)), {}
+        self.stems = {f: {_stem_of_label(p): p for p in ps} for f,ps in self.folders.items()}
+        self.pictures = _grouped(inventory.pictures, lambda p: p.parent)
+    def of(self, folder): # of pictures
+        "The folder of their labels; None where they have none"
+        if folder not in self.known: self.known[folder] = self._look(folder)
+        return self.known[folder]
+    def _look(self, folder):
+        twin = _twin(folder, self.inventory.root)
+        twin = next((f for f in self.folders if twin and f.as_posix().casefold()==twin.as_posix().casefold()), None)
+        if twin or folder in self.folders: return twin or folder
+        inside = lambda f: f.relative_to(self.inventory.root).parts if f.is_relative_to(self.inventory.root) else ()
+        mine, split = {_nfc(p.stem).casefold() for p in self.pictures.get(folder, [])}, split_of_path(inside(folder))
+        others = [f for f in self.folders if split_of_path(inside(f)) in (None, split) or split is None]
+        shared = lambda f: (len(mine & self.stems[f].keys()), _agreeing(f.parts, folder.parts), _agreeing(f.parts[::-1], folder.parts[::-1]))
+        best = max(others, key=shared, default=None)
+        return best if best and shared(best)[0] else None
+    def label(self, picture): # path
+        "Its label file; None where it has none"
+        folder = self.of(picture.parent); stem = _nfc(picture.stem).casefold()
+        if folder: return self.stems[folder].get(stem)
+        away = (_twin(picture.parent, picture.parents[-1]) or picture.parent)/f'{picture.stem}.txt'
+        return away if not picture.is_relative_to(self.inventory.root) and _is_file(away) else None
+
+# %% ../nbs/03_readers.ipynb #34dcd66e
+def _twin(folder, root):
+    "The folder with `labels` for the last `images` in its path; None where it has none"
+    parts = list(folder.relative_to(root).parts) if folder.is_relative_to(root) else list(folder.parts)
+    at = [i for i,p in enumerate(parts) if p.lower()=='images'][-1:]
+    for i in at: parts[i] = 'labels'
+    return root/Path(*parts) if at else None
+
+# %% ../nbs/03_readers.ipynb #3a10c81c
+def _yolo_orphans(labels, folders, inventory):
+    "Label files whose image is gone, and the folder where it should be"
+    for folder in folders:
+        pictures = [f for f in labels.pictures if labels.of(f)==folder]
+        stems = {_nfc(p.stem).casefold() for f in pictures for p in labels.pictures[f]}
+        for stem,p in labels.stems[folder].items():
+            head = file_head(inventory, p, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
+            label = _LABEL_LINE.match(head) or not head.strip() and folder not in pictures
+            if stem not in stems and label: yield p, (pictures or [folder])[0]
+
+def _refuse_one_based(numbers, names, root):
+    n = len(names)
+    if numbers and min(numbers)>=1 and max(numbers)==n:
+        raise DataError(f'{root}: the class numbers run from {min(numbers)} to {n}, and there are {n} names: they seem to count from 1, and YOLO counts from 0. '
+                        'Subtract 1 in each label file, or put a name for class 0 in front.')
+
+# %% ../nbs/03_readers.ipynb #2ddd1769
+def _yolo_entry(picture, label, split, names, n_keypoints, options):
+    "What is known of one picture; where it cannot be read, why"
+    entry = Entry(picture.name, label or picture, [], split=split, image=picture)
+    notes = entry.notes if options.on_error=='fix' else None
+    try: objects = read_yolo_txt(label, image_size(picture), notes, n_keypoints)
+    except DataError as e: return replace(entry, error=e)
+    for o in objects:
+        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names)
+        o.update(name=names[c]) if known else o.update(name=None, said=f'class {c}')
+    return replace(entry, objects=objects)
+
+# %% ../nbs/03_readers.ipynb #3a10c81d
+def _read_yolo_files(inventory, files, options):
+    "A `DetectionData` of these label files"
+    names, notes, labels, entries = _yolo_names(inventory), [], _Labels(inventory), []
+    if not inventory.pictures: raise DataError(_no_pictures([Entry('', p, []) for p in files], inventory))
+    raw, listed = _yolo_splits(inventory, labels, options, notes)
+    splits = settle_splits(raw, inventory, options, notes); config = _yolo_config(inventory)[1]
+    n_keypoints = math.prod(int(n) if str(n).isdecimal() else 0 for n in config['kpt_shape']) if isinstance(config.get('kpt_shape'), list) else 0
+    for split,pictures in wanted_splits(splits, options.only, inventory).items():
+        with_labels = [(p, labels.label(p)) for p in pictures]; folders = {labels.of(p.parent) for p in pictures}-{None}
+        if not any(l for _,l in with_labels):
+            notes.append(_Note(f'{split}: none of its {len(pictures)} images has a label file; it is left out', images=len(pictures))); continue
+        if not listed: with_labels = [(p,l) for p,l in with_labels if l or labels.of(p.parent)!=p.parent]
+        for l,d in _yolo_orphans(labels, sorted(folders), inventory):
+            _or_note(DataError(f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'), options.on_error, notes, images=1)
+        entries += [_yolo_entry(p, l, split, names, n_keypoints, options) for p,l in with_labels]
+    if not entries: raise DataError(f'{inventory.root}: no label files for its images. A label lies in labels/ where its image lies in images/. {"; ".join(notes)}')
+    _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root)
+    data = data_of(entries, inventory, options, names, notes=notes, spare=None if listed else 'no text file beside them')
+    numbers = {n: k for k,n in reversed([*enumerate(names)])}
+    return replace(data, category_ids=(-1, *(numbers.get(n, -1) for n in data.vocab[1:])))
+
+# %% ../nbs/03_readers.ipynb #d70f15d1
+FORMATS['yolo'] = Format('YOLO text', find_yolo, _read_yolo_files)
+
+# %% ../nbs/03_readers.ipynb #3a10c81e
+def read_yolo(
+    root, # folder with label files, pictures, and data.yaml or classes.txt
+    on_error:str='raise', # at an image or a label file that cannot be read: 'raise'; 'fix' and 'skip' leave the image out
+)->DetectionData: # unchecked
+    "Read a YOLO folder: one text file an image, boxes as fractions; `DataError` where there are none"
+    return _read_as('yolo', root, ReadOptions(on_error))
 
 # %% ../nbs/03_readers.ipynb #30feadee
 def _box_fault(box, size_hw):
@@ -1163,21 +1577,39 @@ def _frame_fault(record, size, turn):
     return f'{record.file_name}: the annotation is of a picture of {w}×{h}, but the picture has {W}×{H}: {how}', boxes
 
 # %% ../nbs/03_readers.ipynb #14e26fcc
-def _check_objects(record, size, n_classes):
+def _object_faults(record, i, box, vocab):
+    "What is wrong with one object, in the file's own words, and its mended box (None: it goes)"
+    found, mended = mend_box(box, record.size_hw)
+    label, names = record.labels[i], ', '.join(vocab[1:6])+(' …' if len(vocab)>6 else '')
+    if label==0: found = ['has label 0, which is background and no object', *found]
+    elif not 1<=label<len(vocab): found = [f'is none of the {len(vocab)-1} classes ({names})', *found]
+    return found, mended
+
+# %% ../nbs/03_readers.ipynb #3a10c830
+def _check_objects(record, vocab):
     "Boxes, which of them to keep, and the faults in words, each with what it costs"
-    boxes, faults, seen = record.boxes_px.copy(), [], {}
-    known = (record.labels>=1) & (record.labels<=n_classes); keep, odd = known.copy(), ~(known & _sound(boxes, size))
+    boxes, faults, seen, size = record.boxes_px.copy(), [], {}, record.size_hw
+    keep = (record.labels>=1) & (record.labels<len(vocab)); sound = keep & _sound(boxes, size)
     for i in range(len(boxes)):
-        found, mended, was = [], boxes[i], boxes[i].tolist()
-        if odd[i]: found, mended = mend_box(boxes[i], size)  # most are sound: look closely at the others only
-        if not known[i]: found = [f'has label {record.labels[i]}, not among 1…{n_classes}', *found]
+        was, found, mended = boxes[i].tolist(), [], boxes[i]
+        if not sound[i]: found, mended = _object_faults(record, i, boxes[i], vocab)  # most are sound: look closely at the others only
         if mended is None: keep[i] = False
         else: boxes[i] = mended
-        if keep[i] and (first := seen.setdefault((*boxes[i].tolist(), int(record.labels[i]), bool(record.crowd[i])), i))!=i: keep[i] = False; found.append(f'is object {first} once more')
+        if keep[i] and (first := seen.setdefault((*boxes[i].tolist(), int(record.labels[i]), bool(record.crowd[i])), i))!=i:
+            keep[i] = False; found.append(f'is object {first} once more')
         who = f'{record.file_name}: object {i}'+(f' ({record.said[i]})' if i<len(record.said) else '')
         cost = dict(mended=1) if keep[i] else dict(objects=1)
         faults += [_Note(f'{who} {f}: {[round(v,2) for v in was]} in {size[1]}×{size[0]}', **(cost if j==0 else {})) for j,f in enumerate(found)]
     return boxes, keep, faults
+
+# %% ../nbs/03_readers.ipynb #3a10c831
+def looks_zero_based(
+    records, # list of `Record`, before they are mended
+)->bool: # whether a box begins at −1, as corners that count from 0 do when 1 is subtracted
+    "Whether VOC's corners seem to count from 0, so that `one_based` should be False"
+    return any(bool((r.boxes_px[:,:2]==-1).any()) for r in records)
+
+_FROM_ZERO = 'are these corners counted from 0? then one_based=False'
 
 # %% ../nbs/03_readers.ipynb #b49a0334
 def check_record(
@@ -1190,10 +1622,10 @@ def check_record(
     except DataError as e: _or_note(e, on_error, why := [], images=1); return None, why
     size = tuple(map(int, size)); frame, boxes = _frame_fault(record, size, turn)
     if boxes is None and on_error!='raise': return None, [_Note(frame, images=1)]
-    boxes, keep, faults = _check_objects(record if boxes is None else replace(record, boxes_px=boxes), size, len(vocab)-1)
+    boxes, keep, faults = _check_objects(replace(record, size_hw=size, boxes_px=record.boxes_px if boxes is None else boxes), vocab)
     if frame: faults.insert(0, _Note(frame, mended=1))
     if faults and on_error=='raise':
-        hint = ' (are these corners counted from 0? then one_based=False)' if (record.boxes_px[:,:2]==-1).any() else ''
+        hint = f' ({_FROM_ZERO})' if looks_zero_based([record]) else ''
         raise DataError(f'{faults[0]}{hint}. Correct the annotation, or pass on_error="fix" or "skip".')
     if faults and on_error=='skip': return None, [_Note(f, images=int(i==0)) for i,f in enumerate(faults)]
     kept = {k: getattr(record,k)[keep] for k in ('labels','difficult','crowd')}
@@ -1228,10 +1660,13 @@ def check_data(
     data:DetectionData, # as a reader found it; its splits are changed in place
     on_error:str='raise', # see `check_records`
 )->DetectionData: # the same object
-    "Check all splits of a data set; what was mended or left out is counted in its notes"
+    "Check all splits of a data set; what was mended or left out is counted in its notes; `DataError` where nothing is left"
+    if on_error!='raise' and any(map(looks_zero_based, data.splits.values())):
+        data.notes.append(f'boxes begin at −1: {_FROM_ZERO}; mending moves them all')
     for split,records in data.splits.items():
         kept, faults = check_records(records, data.vocab, on_error); data.splits[split] = kept
         if faults: data.notes += [f'{split}: {len(faults)} faults, {len(records)-len(kept)} images left out', *faults]
+        if kept and not any(len(r.labels) for r in kept): data.notes.append(f'{split}: no objects on its {len(kept)} images')
     if not any(data.splits.values()): raise DataError(f'{data.name}: no images left. Check the folder{", and its notes: " if data.notes else ""}{"; ".join(data.notes[:3])}.')
     data.splits = {k: v for k,v in data.splits.items() if v}  # an empty list is no split
     if any(data.counts.values()): data.notes.insert(0, 'images left out: {images}; objects left out of the others: {objects}; mended: {mended}'.format(**data.counts))
@@ -1249,13 +1684,17 @@ def hold_out(
     return [r for i,r in enumerate(records) if i not in held], [records[i] for i in sorted(held)]
 
 # %% ../nbs/03_readers.ipynb #dae41237
+def _whole_of(data):
+    "The split to train on: train, trainval, or a set in one piece; None"
+    others = [k for k in data.splits if k not in VOC_SPLITS]  # all, or a name of somebody's own
+    return next((k for k in ('train','trainval',*others) if k in data.splits), None)
+
 def ensure_splits(
     data:DetectionData, # its splits are changed in place
     seed:int=0, # of the fifth that is held out
 )->DetectionData: # the same object
     "What can be trained on gets a train and a val split; a lone val or test split stays what it is"
-    others = [k for k in data.splits if k not in VOC_SPLITS]  # all, or a name of somebody's own
-    source = next((k for k in ('train','trainval',*others) if k in data.splits), None)
+    source = _whole_of(data)
     if source: data.splits = {'train': data.splits.pop(source), **data.splits}
     if source and 'val' not in data.splits:
         if len(data.train)<2: raise DataError(f'{data.name}: one image cannot be both trained on and held out. Add more, or a val split.')
@@ -1315,48 +1754,158 @@ def _named(name, dest):
                                            'or use --data generated, which needs no download.') from None
 
 # %% ../nbs/03_readers.ipynb #e3e2adac
-def recognise(
-    path, # a data set's folder
-)->str: # 'voc', 'coco' or 'yolo'
-    "Which format a folder is in, by the files that only this format has; `DataError` where it is none we know"
-    root = Path(path)
-    if not root.is_dir(): raise DataError(f'{root}: {"a file, not a folder" if root.is_file() else "no such folder"}. Give the folder of a data set, or one of: generated, {", ".join(DATASETS)}.')
-    if _coco_files(root): return 'coco'  # first: on some disks "annotations" is "Annotations" too
-    if (root/'Annotations').is_dir() or any(_voc_layout(root).values()): return 'voc'
-    if _yolo_images(root): return 'yolo'
-    inside = sorted(root.iterdir()); names = [p.name+'/'*_is_dir(p) for p in inside]
-    inner = [f' Did you mean {d}?' for d in inside if _is_dir(d/'Annotations') or _is_dir(d/'annotations') or _is_dir(d/'labels')]
+VIDEO_SUFFIXES = {'.mp4','.avi','.mov','.mkv','.webm','.m4v','.mpg','.mpeg','.wmv'}
+
+def unread_formats(
+    inventory:Inventory, # of a folder
+)->str: # a sentence with the way out; '' where nothing is known
+    "What a folder holds that we know and do not read"
+    _later_formats(); said = [s for ask in UNREAD_FORMATS if (s := ask(inventory))]
+    films = [p.name for p in inventory.others if p.suffix.lower() in VIDEO_SUFFIXES]
+    if films: said.append(f'{films[0]}{f" and {len(films)-1} more are videos" if len(films)>1 else " is a video"}: extract frames first.')
+    return ' '.join(said)
+
+def _later_formats():
+    for module in FORMAT_MODULES:
+        if importlib.util.find_spec(f'ssd_tutorial.{module}'): importlib.import_module(f'ssd_tutorial.{module}')
+
+# %% ../nbs/03_readers.ipynb #2b6c1e9c
+def _formats_in(inventory, notes):
+    "Name → files, of every format that a folder is in; copies made of another are left unread, with a note"
+    _later_formats(); found = {n: fs for n,f in FORMATS.items() if (fs := f.find(inventory))}
+    weak = [n for n,fs in found.items() if n=='yolo' and not any(p.suffix.lower()=='.txt' and not _is_class_file(p) for p in fs)]
+    copies = [n for n in found if FORMATS[n].secondary]
+    for n in [*weak, *copies]:
+        if len(found)>1:
+            files = found.pop(n)
+            if n in copies: notes.append(f'{files[0].name}: left unread, since {FORMATS[next(iter(found))].title} is there, too')
+    return found
+
+# %% ../nbs/03_readers.ipynb #3a10c821
+def _two_ways(found, root):
+    "The message where a folder can be read in several ways"
+    def where(files):
+        common = Path(os.path.commonpath([p.parent for p in files])); n = len(files)
+        return f'{n} file{"s"*(n>1)} in {common if common!=root else root}'
+    ways = ' and '.join(f'{FORMATS[n].title} ({where(fs)})' for n,fs in found.items())
+    return f'{root}: it can be read in {len(found)} ways: {ways}. Say which: '+' or '.join(f'--data {n}:{root}' for n in found)+'.'
+
+def _not_known(inventory):
+    "The message where nothing is recognised"
+    root = inventory.root; inside = sorted({p.relative_to(root).parts[0] for p in (*inventory.pictures, *inventory.others)})
+    empty = [f'{f.name}/ (empty)' for f in inventory.folders if f.parent==root and f!=root and f.name not in inside]
+    names = sorted([n+'/'*_is_dir(root/n) for n in inside]+empty)
     seen = f'It holds {", ".join(names[:6])}{f" and {len(names)-6} more" if len(names)>6 else ""}' if names else 'It is empty'
-    raise DataError(f'{root}: not a data set we know.{"".join(inner[:1])} {seen}; expected Annotations/ (VOC), annotations/instances_*.json or train.json (COCO), or images/ and labels/ (YOLO).')
+    more = unread_formats(inventory)
+    return f'{root}: not a data set we know. {more+" " if more else ""}{seen}; expected Annotations/ (VOC), annotations/instances_*.json or train.json (COCO), or images/ and labels/ (YOLO), under these names or others.'
+
+# %% ../nbs/03_readers.ipynb #3a10c822
+def _open_source(source):
+    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, a data.yaml or a JSON file"
+    kind, root = None, Path(os.path.expanduser(source)); name,_,rest = str(source).partition(':')
+    _later_formats()
+    if rest and name in FORMATS and not root.exists(): kind, root = name, Path(os.path.expanduser(rest))
+    if _is_dir(root): return kind, take_inventory(root)
+    suffix = root.suffix.lower()
+    if not _is_file(root) or suffix not in ('.yaml','.yml','.json'):
+        what = 'a file, not a folder' if _is_file(root) else 'no such folder'
+        raise DataError(f'{root}: {what}. Give the folder of a data set, its data.yaml or its COCO JSON, or one of: generated, {", ".join(DATASETS)}.')
+    if suffix=='.json': return 'coco', replace(take_inventory(_home_of(root)), cache={'files': [root]})
+    path = _load_yaml(root).get('path'); base = root.parent/path if isinstance(path, str) and path else root.parent
+    inside = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
+    return 'yolo', replace(take_inventory(base if inside else root.parent), cache={'config': root})
+
+def _home_of(path):
+    "The folder that a JSON file describes: its own, or the one above where it lies among annotations only"
+    alone = path.parent.name.lower() in ('annotations','labels','annotation','json')
+    return path.parent.parent if alone else path.parent
+
+# %% ../nbs/03_readers.ipynb #3a10c823
+def recognise(
+    source, # a data set's folder, its data.yaml or its COCO JSON
+)->str: # a key of `FORMATS`: 'voc', 'coco', 'yolo' …
+    "Which format a folder is in, by what its files hold; `DataError` where it is none we know, or more than one"
+    return _recognised(source, [])[0]
+
+def _recognised(source, notes):
+    "(format, `Inventory`, annotation files)"
+    kind, inventory = _open_source(source)
+    if kind: return kind, inventory, inventory.cache.get('files') or FORMATS[kind].find(inventory) or _refuse(kind, inventory)
+    found = _formats_in(inventory, notes)
+    if len(found)>1: raise DataError(_two_ways(found, inventory.root))
+    if not found: raise DataError(_not_known(inventory))
+    kind, files = next(iter(found.items()))
+    return kind, inventory, files
+
+def _refuse(kind, inventory): raise DataError(f'{inventory.root}: no {FORMATS[kind].title} in it.')
+
+# %% ../nbs/03_readers.ipynb #a81c7b1d
+def read_dataset(
+    source, # as for `load_dataset`, without names of known sets
+    options:ReadOptions=None, # None: the defaults
+)->DetectionData: # unchecked
+    "Read any folder we know, in whatever format it is; `DataError` where it is none, or cannot be read"
+    notes = []; kind, inventory, files = _recognised(source, notes)
+    data = FORMATS[kind].read(inventory, files, options or ReadOptions()); data.notes[:0] = notes
+    return data
+
+# %% ../nbs/03_readers.ipynb #3a10c824
+def merge_data(
+    sets, # list of `DetectionData`
+)->DetectionData: # what can be trained on is train, and a test split stays one
+    "Several data sets as one: classes joined by their names, images numbered anew where numbers clash"
+    vocab = tuple(dict.fromkeys(n for d in sets for n in d.vocab)); label = {n: i for i,n in enumerate(vocab)}
+    splits, notes, taken, own = {}, [], set(), {}
+    for d in sets:
+        new = np.array([label[n] for n in d.vocab]); said = {s: len(rs) for s,rs in d.splits.items()}
+        notes += [f'{d.name}: {", ".join(f"{s} {n}" for s,n in said.items())}', *(_Note(f'{d.name}: {n}', **getattr(n, 'counts', {})) for n in d.notes)]
+        ids = {r.image_id for rs in d.splits.values() for r in rs}; shift = 1+max(taken, default=-1) if ids & taken else 0
+        taken |= {i+shift for i in ids}; own |= {n: own.get(n, i) for n,i in zip(d.vocab, d.category_ids or ())}
+        for s,rs in d.splits.items():
+            s = 'train' if s in ('trainval',_whole_of(d)) else s
+            known = lambda r: np.where((r.labels>=0) & (r.labels<len(new)), new[np.clip(r.labels, 0, len(new)-1)], -1)
+            splits.setdefault(s, []).extend(replace(r, image_id=r.image_id+shift, labels=known(r)) for r in rs)
+    ids = tuple(own.get(n, -1) for n in vocab); clash = len({*ids[1:]})<len(ids)-1
+    return DetectionData(splits, vocab, None if clash else ids, ' + '.join(d.name for d in sets), notes)
 
 # %% ../nbs/03_readers.ipynb #0ecb9160
+def _read_source(source, options, seed):
+    "A data set, unchecked, by its folder, its file or its name"
+    root, (name,_,rest) = Path(os.path.expanduser(source)), str(source).partition(':')
+    if not (_is_dir(root) or _is_file(root)):
+        if name=='generated': return generated_data(rest or 'multiscale', seed=seed)
+        if name in DATASETS: source = _named(name, rest or None)
+    return read_dataset(source, options)
+
+# %% ../nbs/03_readers.ipynb #e20e2f8c
 def load_dataset(
-    source, # a data set's folder; 'generated' or 'generated:PRESET'; 'coco_tiny', 'pascal_2007', 'coco_2017', each with ':FOLDER' where they should go
+    source, # a data set's folder, data.yaml or COCO JSON; 'FORMAT:FOLDER'; 'generated' or 'generated:PRESET'; 'coco_tiny', 'pascal_2007', 'coco_2017', each with ':FOLDER' where they should go; or a list of all these
     on_error:str='raise', # 'raise', 'fix' or 'skip', see `check_records`
     one_based:bool=True, # for VOC: whether corners count from 1
     seed:int=0, # of the generated set, and of the split where there is none
+    unlabelled:str='leave', # pictures without annotation: 'leave' them out, or take them as 'negative'
+    only=None, # names of the splits to read and check, ('val',); None: all. The vocabulary is that of all splits
 )->DetectionData: # checked, with splits train and val
-    "Load any data set we know, check it, and hold out a fifth where there is no validation split"
+    "Load any data set we know, check it, and hold out a fifth where there is no validation split; `DataError` says what is wrong"
     if on_error not in ON_ERROR: raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
-    root, (name,_,rest) = Path(os.path.expanduser(source)), str(source).partition(':')
+    if unlabelled not in ('leave','negative'): raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
+    only = (only,) if isinstance(only, str) else only
+    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled); many = isinstance(source, (list,tuple))
     try:
-        if not (_is_dir(root) or _is_file(root)):
-            if name=='generated': return generated_data(rest or 'multiscale', seed=seed)
-            if name in DATASETS: root = Path(_named(name, rest or None))
-        kind = recognise(root)
-        if kind=='voc': data = read_voc(root, one_based, on_error=on_error)
-        else: data = read_coco(root, on_error) if kind=='coco' else read_yolo(root, on_error)
-        return ensure_splits(check_data(data, on_error), seed)
+        sets = [_read_source(s, options, seed) for s in (source if many else [source])]
+        data = ensure_splits(check_data(merge_data(sets) if len(sets)>1 else sets[0], on_error), seed)
     except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
+    return data if not only else replace(data, splits={s: data.split(s) for s in (split_of(n) or n for n in only)})
 
 # %% ../nbs/03_readers.ipynb #825e8673
 def list_images(
     folder, # to look into, with its subfolders
 )->list: # of paths, sorted
-    "All image files of a folder, with a warning of those that we cannot open; raises DataError where there are none"
-    every = _images_in(Path(folder), IMAGE_SUFFIXES|_OTHER_SUFFIXES)  # one walk through the folder
-    found, other = [p for p in every if p.suffix.lower() in IMAGE_SUFFIXES], [p.suffix.lower() for p in every if p.suffix.lower() not in IMAGE_SUFFIXES]
-    left = f'{len(other)} file{"s"*(len(other)>1)} left out: {", ".join(sorted({*other}))} (convert to JPEG)' if other else ''
+    "All image files of a folder, hidden and system files apart, with a warning of those that we cannot open; raises DataError where there are none"
+    inventory = take_inventory(folder); found = inventory.pictures
+    other = [p.suffix.lower() for p in inventory.others if p.suffix.lower() in _OTHER_SUFFIXES|VIDEO_SUFFIXES]
+    film = VIDEO_SUFFIXES.intersection(other); how = ' and '.join(['convert to JPEG']*bool({*other}-film)+['extract frames of videos']*bool(film))
+    left = f'{len(other)} file{"s"*(len(other)>1)} left out: {", ".join(sorted({*other}))} ({how})' if other else ''
     if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}){"; "*bool(left)}{left}.')
     if left: warnings.warn(f'{folder}: {left}', stacklevel=2)
     return found
@@ -1366,8 +1915,8 @@ def _is_data_set(source):
     "Whether a source is a data set with labels, and no mere folder of pictures"
     root = Path(os.path.expanduser(source))
     if not _is_dir(root): return True
-    try: return bool(recognise(root))
-    except DataError: return False
+    _later_formats(); inventory = take_inventory(root)
+    return bool(_formats_in(inventory, []))
 
 def pictures_without(
     source, # a data set, as for `load_dataset`, of which `train` is taken; or a folder of pictures without labels

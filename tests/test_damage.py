@@ -229,8 +229,8 @@ TABLE = [
     Row('decimals', box(4.25,5.5,30.75,40)),
     Row('the same object twice', twice, says='is object 0 once more', fix=DROPPED, value='object 2 (cat)'),
     # labels
-    Row('unknown label', name({'coco': 99, 'fastai': 99, 'yolo': 17}), ('coco','fastai','yolo'), 'not among 1…2', DROPPED),
-    Row('label 0', name({'yolo': -1}), ('yolo',), 'has label 0', DROPPED),
+    Row('unknown label', name({'coco': 99, 'fastai': 99, 'yolo': 17}), ('coco','fastai','yolo'), 'is none of the 2 classes (cat, dog)', DROPPED),
+    Row('class -1', name({'yolo': -1}), ('yolo',), '(class -1) is none of the 2 classes', DROPPED),
     Row('an object called background', name('background'), KINDS, 'has label 0', DROPPED),
     Row('an image without objects', empty),
     Row('no label file', no_label, ('yolo',), after=True),
@@ -294,7 +294,7 @@ TABLE = [
     late('bbox a text', entry('annotations', 2, bbox='1234'), JSONS, 'is not finite', DROPPED), late('bbox a dict', entry('annotations', 2, bbox=dict(x=1)), JSONS, 'is not finite', DROPPED),
     late('bbox of a huge number', entry('annotations', 2, bbox=[10**400,1,2,3]), JSONS, 'is not finite', DROPPED),
     late('numbers as text', entry('annotations', 2, bbox=['5','5','25','35']), JSONS), late('iscrowd as text', crowd_text, JSONS),
-    late('category a list', entry('annotations', 2, category_id=[1]), JSONS, 'not among 1…2', DROPPED), late('no category', entry('annotations', 2, category_id=None), JSONS, 'not among 1…2', DROPPED),
+    late('category a list', entry('annotations', 2, category_id=[1]), JSONS, 'is none of the 2 classes', DROPPED), late('no category', entry('annotations', 2, category_id=None), JSONS, 'is none of the 2 classes', DROPPED),
     late('image_id a list', entry('annotations', 2, image_id=[1]), JSONS, 'is of image [1]', DROPPED, DROPPED),
     late('an annotation that is a number', replaced('annotations', 2, 7), JSONS, 'annotation 2 is 7', DROPPED, DROPPED),
     late('an image without name', lambda toy: toy.edit(lambda d: d['images'][1].pop('file_name')), JSONS, 'it needs an id and a file_name', None, None),
@@ -390,8 +390,7 @@ FOLDERS = [
     ('nowhere', lambda root: None, 'no such folder'), ('empty', lambda root: root.mkdir(), 'not a data set we know. It is empty; expected Annotations/'),
     ('a file', lambda root: text(root), 'a file, not a folder'),
     ('no data set', lambda root: (text(root/'readme.md'), text(root/'notes'/'a.md')), 'It holds notes/, readme.md; expected Annotations/ (VOC)'),
-    ('one level up', lambda root: Toy('voc', root/'VOC2007').write(), 'Did you mean'),
-    ('no images at all', lambda root: (root/'Annotations').mkdir(parents=True), 'no images left'),
+    ('no images at all', lambda root: (root/'Annotations').mkdir(parents=True), 'It holds Annotations/ (empty)'),
     ('Annotations alone', lambda root: text(root/'Annotations'/'a.xml', '<annotation/>'), 'no such image'),
     ('a list of names that is no text', voc_with(train=b'\x80\x81'), 'train.txt: not readable text'),
     ('empty lists', voc_with(train='', val=''), 'no images left'),
@@ -400,7 +399,8 @@ FOLDERS = [
     ('names by huge numbers', yolo_with('names: {1000000000: cat}'), 'no class numbers'), ('names that multiply', yolo_with(ALIASES), 'no list of names, but list'),
     ('no names', yolo_with('train: images/train'), 'no class names'), ('no YAML at all', lambda root: (Toy('yolo', root).write(), (root/'data.yaml').unlink()), 'no class names'),
     ('half a YAML', yolo_with('names: [cat'), 'not readable YAML'), ('deep YAML', yolo_with('names: '+'['*600), 'not readable YAML'), ('a YAML that runs code', yolo_with('names: !!python/object/apply:os.system [ls]'), 'not readable YAML'),
-    ('bytes for a YAML', yolo_with(b'\xff\xfe\x00'), 'data.yaml: not readable'), ('a date that is none', yolo_with('names: [2001-99-99]'), 'not readable YAML')]
+    ('bytes for a YAML', yolo_with(b'\xff\xfe\x00'), 'data.yaml: not readable'), ('a tag', yolo_with('names: [!!int "", dog]'), 'data.yaml: not readable YAML (it has the tag'),
+    ('an empty name', yolo_with('names: [cat, ""]'), 'data.yaml: class 1 has no name')]
 
 @pytest.mark.parametrize('case,make,says', FOLDERS, ids=[f[0] for f in FOLDERS])
 def test_folder(case, make, says, tmp_path):
@@ -432,7 +432,7 @@ def test_no_permission(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(R, '_openable', refuse)
     with pytest.raises(DataError, match='photo_1.jpg: not a readable image: Permission denied'): load_dataset(toy.root)
     for policy in ('fix','skip'): assert load_dataset(toy.root, policy).counts['images']==1
-    monkeypatch.setattr(R, 'recognise', lambda root: os.listdir('/proc/1/nowhere'))
+    monkeypatch.setattr(R, 'take_inventory', lambda root: os.listdir('/proc/1/nowhere'))
     with pytest.raises(DataError, match='nowhere: cannot be read .No such file'): load_dataset(toy.root)
 
 

@@ -26,7 +26,7 @@ def finding(diagnosis, check): return next(f for f in diagnosis.findings if f.ti
 
 TITLES = dict(files=('Files and boxes','Damaged files and boxes'), leaks=('Copies across splits','The same picture on both sides of the exam'), copies=('Copies within a split','The same picture twice in one split'),
               classes=('Classes','Rare or missing classes'), sizes=('Sizes of objects','Objects too small to see'), doubles=('Doubled boxes',), splits=('Splits','Few images to measure on'),
-              names=('Names of classes','One class, several spellings'), anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), images=('Sizes of images','Images far from square','Images'))
+              names=('Names of classes','One class, several spellings'), anchors=('Anchors','Objects out of reach of the anchors'), objects=('Objects in an image','No objects at all'), depth=('Depth of pictures','Dark pictures of 16 bits'), images=('Sizes of images','Images far from square','Images'))
 
 
 @pytest.fixture(scope='module')
@@ -150,7 +150,7 @@ def test_no_data_set(tmp_path):
     with pytest.raises(DataError, match='no such folder'): diagnose(tmp_path/'nowhere')
     with pytest.raises(DataError, match='not a data set'): diagnose(tmp_path)
     for d in ('Annotations','JPEGImages','ImageSets/Main'): (tmp_path/'voc'/d).mkdir(parents=True)
-    with pytest.raises(DataError, match='no images'): diagnose(tmp_path/'voc', progress=False)
+    with pytest.raises(DataError, match=r'JPEGImages/ \(empty\)'): diagnose(tmp_path/'voc', progress=False)
 
 
 def test_everything_broken(clean, tmp_path):
@@ -235,6 +235,74 @@ def test_names_that_look_alike(clean, names):
 def test_names_that_differ():
     voc = 'aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor'.split()
     assert similar_names(voc)==[] and similar_names(['glass','grass','bus','bu','class 1','class 11','as','a','skis','snowboard'])==[]
+
+
+# ---------------------------------------------------------------- as people have them
+def files(root, n=6, size=(64,48), make=None):
+    "YOLO pictures and labels, one class"
+    for i in range(n):
+        for d in ('images','labels'): (root/d).mkdir(parents=True, exist_ok=True)
+        (make or (lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 255, (size[1],size[0],3), dtype=np.uint8))))(i).save(root/'images'/f'{i}.png')
+        (root/'labels'/f'{i}.txt').write_text('0 .5 .5 .4 .4\n')
+    (root/'classes.txt').write_text('cat\n')
+    return root
+
+
+@pytest.mark.parametrize('bits,severity', [(10,'look'), (12,'look'), (14,'look'), (16,'fine')])
+def test_dark_pictures_of_16_bits(tmp_path, bits, severity):
+    "80: pictures of 16 bits of which fewer are used"
+    deep = lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 1<<bits, (48,64)).astype(np.uint16))
+    f = finding(diagnose(files(tmp_path/'set', make=deep), progress=False), 'depth')
+    assert f.severity==severity and len(f.names)==(6 if severity=='look' else 0)
+    if severity=='look': assert f'{bits} bits' in f.says and f'by {1<<16-bits} ' in f.todo and '0.png' in f.names[0]
+
+
+def test_pictures_of_8_bits_are_not_deep(clean, tmp_path):
+    black = lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 9, (48,64,3), dtype=np.uint8))
+    assert finding(diagnose(files(tmp_path/'set', make=black), progress=False), 'depth').severity=='fine'
+
+
+def test_mixed_depths(tmp_path):
+    deep = lambda i: Image.fromarray(np.random.default_rng(i).integers(0, 1<<(12 if i else 16), (48,64)).astype(np.uint16))
+    f = finding(diagnose(files(tmp_path/'set', make=deep), progress=False), 'depth'); assert 'jumps' in f.says and len(f.names)==5
+
+
+def test_hint_at_zero_based(clean, tmp_path):
+    "05: corners from 0 read as from 1"
+    few = replace(clean, splits={k: v[:12] for k,v in clean.splits.items()}); root = save_voc(few, tmp_path/'set')
+    assert '--zero-based' not in finding(diagnose(root, progress=False), 'files').todo
+    edit(root, next(r for r in few.train if len(r.labels)), lambda s: re.sub('<xmin>.*?<', '<xmin>0<', s, count=1))
+    f = finding(diagnose(root, progress=False), 'files'); assert f.severity=='stop' and '--zero-based' in f.todo
+    assert finding(diagnose(root, one_based=False, progress=False), 'files').severity=='fine'
+
+
+def test_system_files_are_no_pictures(tmp_path):
+    root = files(tmp_path/'set'); copy = root/'images'/'.ipynb_checkpoints'; copy.mkdir()
+    shutil.copy(root/'images'/'0.png', copy/'0-checkpoint.png'); (root/'images'/'._1.png').write_bytes(b'mac'); (root/'images'/'Thumbs.db').write_bytes(b'')
+    d = diagnose(root, progress=False); assert len(d.checkup.facts)==6 and finding(d, 'files').severity=='fine' and finding(d, 'copies').severity=='fine'
+
+
+def test_reads_what_training_reads(clean, tmp_path):
+    "Formats of lesson 03b, several folders, a data.yaml: whatever load_dataset takes"
+    from ssd_tutorial.readers import load_dataset
+    few = replace(clean, splits={k: v[:8] for k,v in clean.splits.items()}); one, two = save_yolo(few, tmp_path/'one'), save_coco(few, tmp_path/'two')
+    table = tmp_path/'table'; table.mkdir(); lines = ['filename,xmin,ymin,xmax,ymax,class']
+    for r in few.train:
+        r.load().save(table/r.file_name); lines += [','.join(map(str, (r.file_name,*b.tolist(),few.vocab[l]))) for b,l in zip(r.boxes_px, r.labels)]
+    (table/'labels.csv').write_text('\n'.join(lines)); (one/'data.yaml').write_text('train: images/train\nval: images/val\nnames: ['+', '.join(few.vocab[1:])+']\n'); (one/'classes.txt').unlink()
+    for source in (table, one/'data.yaml', [one,two], one):
+        d, data = diagnose(source, progress=False), load_dataset(source)
+        assert len(d.checkup.of())==sum(map(len, data.splits.values())) and d.checkup.splits==[*data.splits] and finding(d, 'files').severity=='fine'
+
+
+def test_what_could_not_be_read_is_a_problem_and_a_choice_is_a_note(tmp_path):
+    root = files(tmp_path/'set', 8); (root/'labels'/'3.txt').write_text('cat 1 2 3\n'); shutil.copy(root/'images'/'0.png', root/'images'/'extra.png')
+    d = diagnose(root, progress=False); names = finding(d, 'files').names; assert len(names)==1 and '3.txt' in names[0]
+
+
+def test_format_that_is_not_read_is_named(tmp_path):
+    (tmp_path/'set').mkdir(); (tmp_path/'set'/'via.json').write_text('{"_via_settings": {}}')
+    with pytest.raises(DataError, match='VIA'): diagnose(tmp_path/'set', progress=False)
 
 
 # ---------------------------------------------------------------- fingerprints

@@ -117,7 +117,7 @@ def test_damaged_box(data, tmp_path, case, kind, policy):
 @pytest.mark.parametrize('kind,label', [('coco',999),('yolo',17),('yolo',-1)])
 def test_unknown_label(data, tmp_path, kind, label):
     root = WRITERS[kind](data, tmp_path/'set'); stem = edit(kind, root, label=label)
-    with pytest.raises(DataError, match='not among 1…6') as e: load_dataset(root)
+    with pytest.raises(DataError, match='is none of the 6 classes') as e: load_dataset(root)
     assert stem in str(e.value) and 'object 0' in str(e.value) and str(label) in str(e.value)
     n = len(next(r for r in data.train if Path(r.file_name).stem==stem).labels)
     fixed = next(r for r in load_dataset(root, 'fix').train if Path(r.file_name).stem==stem); assert len(fixed.labels)==n-1
@@ -126,7 +126,7 @@ def test_unknown_label(data, tmp_path, kind, label):
 
 def test_unknown_label_voc(data, tmp_path):
     root = save_voc(data, tmp_path); d = read_voc(root, vocab=('background','disc'))
-    with pytest.raises(DataError, match='object 0 \\((triangle|square|star|cross|arrow)\\) has label -1'): R.check_data(d)
+    with pytest.raises(DataError, match='object 0 \\((triangle|square|star|cross|arrow)\\) is none of the 1 classes .disc.'): R.check_data(d)
 
 
 def damage_image(path, how):
@@ -202,9 +202,9 @@ def test_what_is_no_data_set(tmp_path, data):
     with pytest.raises(DataError, match='a file, not a folder'): load_dataset(tmp_path/'a.txt')
     with pytest.raises(DataError, match='not a data set we know'): load_dataset(tmp_path)
     save_voc(data, tmp_path/'VOCdevkit'/'VOC2007')
-    with pytest.raises(DataError, match='Did you mean .*VOC2007'): load_dataset(tmp_path/'VOCdevkit')
+    assert len(load_dataset(tmp_path/'VOCdevkit').train)==5, 'a folder in a folder is found'
     (tmp_path/'hollow'/'Annotations').mkdir(parents=True)
-    with pytest.raises(DataError, match='no images left'): load_dataset(tmp_path/'hollow')
+    with pytest.raises(DataError, match='not a data set we know. It holds Annotations/ .empty.'): load_dataset(tmp_path/'hollow')
     with pytest.raises(DataError, match='choose one of raise, fix, skip'): load_dataset(tmp_path, on_error='ignore')
     with pytest.raises(DataError, match='choose from largest, grid'): load_dataset('generated:nothing')
 
@@ -379,8 +379,7 @@ def test_pictures_of_phones_open(suffix, tmp_path):
 
 
 def test_folder_with_files_left_out(tmp_path, monkeypatch, recwarn):
-    monkeypatch.setattr(R, 'IMAGE_SUFFIXES', R.IMAGE_SUFFIXES-{'.heic','.heif','.hif'})
-    monkeypatch.setattr(R._images_in, '__defaults__', (R.IMAGE_SUFFIXES,))  # as where there is no decoder
+    monkeypatch.setattr(R, 'IMAGE_SUFFIXES', R.IMAGE_SUFFIXES-{'.heic','.heif','.hif'})  # as where there is no decoder
     for name in ('a.jpg','b.JFIF','c.jpe'): Image.new('RGB', (6,4)).save(tmp_path/name, 'JPEG')
     assert [p.name for p in R.list_images(tmp_path)]==['a.jpg','b.JFIF','c.jpe'] and not recwarn.list
     (tmp_path/'sub').mkdir(); [(tmp_path/n).touch() for n in ('a.HEIC','sub/b.heic','c.dng','notes.txt')]
