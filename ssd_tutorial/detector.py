@@ -42,6 +42,7 @@ from .training import (AverageWeights, BFloat16, EpochTable, LossPart, MeanAP, N
 # %% ../nbs/15_detector.ipynb #cce45fe0
 import math, platform, random, reprlib, zipfile
 import psutil
+from .anchors import CODERS
 from .body import BODIES, NETS
 from .readers import open_header
 from .training import usable_workers
@@ -732,7 +733,8 @@ def _cfg(v):
         if default is None: return _simple(x) or _settings(x) or _listed(_text, 0)(x)
         if isinstance(default, (bool,str)): return isinstance(x, type(default))
         return _real(-1e9, 1e9)(x) or x=='find'
-    return all(ok(v[f.name], f.default) for f in fields(TrainConfig) if f.name in v)
+    known = v.get('coder', 'log') in CODERS and v.get('keep', 'best') in ('best','last')
+    return known and all(ok(v[f.name], f.default) for f in fields(TrainConfig) if f.name in v)
 
 # %% ../nbs/15_detector.ipynb #b034c236
 _DATA = dict(vocab=_vocab, images=lambda v: isinstance(v, dict), hash=_text)

@@ -45,7 +45,7 @@ def printable(
 )->str:
     "Text that may go to a terminal: control characters, which could command it, are spelled out"
     text = str(text).encode('utf-8', 'replace').decode()
-    return re.sub(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]', lambda m: f'\\x{ord(m[0]):02x}', text)
+    return re.sub(r'[\x01-\x08\x0b-\x1f\x7f-\x9f]', lambda m: f'\\x{ord(m[0]):02x}', text)
 
 _plain = printable
 
@@ -222,6 +222,7 @@ _TURNS = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTO
 
 def _orientation(img):
     "EXIF orientation 1–8; None where there is none, or where it cannot be read: the pixels are sound all the same"
+    if img.format=='PNG': img.load()  # its EXIF may stand behind the pixels; if those are damaged, that is no question of EXIF
     try: return img.getexif().get(0x0112)
     except Exception: return None
 

@@ -815,7 +815,8 @@ def load_training_state(
     state:dict, # of `training_state`
     without=(), # parts to leave as they are
 ):
-    "Put a Learner, and all random numbers, where `training_state` found them; raises whatever a state of another training makes fail, ValueError where its optimiser's memory has other shapes"
+    "Put a Learner, and all random numbers, where `training_state` found them; raises ValueError or RuntimeError where it is that of another network"
+    _check_state(learn, state)
     s = {k: v for k,v in state.items() if v is not None and k not in without}
     if 'model' in s: learn.model.load_state_dict(s['model'])
     if 'opt' in s: _load_opt(learn, s['opt'])
@@ -828,15 +829,40 @@ def load_training_state(
     if 'loaders' in s: set_loader_state(learn.dls, s['loaders'])
     if 'numbers' in s: _set_numbers(s['numbers'])
 
+# %% ../nbs/06_training.ipynb #5e799f41
+def _is_like(a, b): return isinstance(a, torch.Tensor) and a.shape==b.shape and a.layout==b.layout and a.dtype==b.dtype
+def _is_number(v): return isinstance(v, (int,float)) and abs(v)<1e12
+
+def _same_weights(state, own):
+    "Whether these are weights of a model with those names and shapes, all of them finite"
+    if not isinstance(state, dict) or state.keys()!=own.keys(): return False
+    return all(_is_like(state[k], v) and bool(state[k].isfinite().all()) for k,v in own.items())
+
+def _opt_fits(learn, opt):
+    "Whether this is the memory of a Learner's optimiser: a dict for each weight, settings for each group"
+    if learn.opt is None: learn.create_opt()
+    params, hypers = [p for group in learn.opt.param_lists for p in group], learn.opt.hypers
+    ok = lambda k,v,p: _is_like(v, p) if k in ('grad_avg','sqr_avg') else _is_number(v) or isinstance(v, torch.Tensor)
+    return (len(opt['state'])==len(params) and len(opt['hypers'])==len(hypers)
+            and all(h.keys()==now.keys() and all(map(_is_number, h.values())) for h,now in zip(opt['hypers'], hypers))
+            and all(ok(k, v, p) for p,s in zip(params, opt['state']) for k,v in s.items()))
+
+def _check_state(learn, state):
+    "ValueError where a state is not of this Learner's kind; nothing has been changed yet"
+    own = learn.model.state_dict(); best, average, smooth, left = (state.get(k) for k in ('best','average','smooth','left'))
+    kept = best[1] if best else None
+    model = state.get('model')
+    fits = dict(model=model is None or _same_weights(model, own), best=not kept or _same_weights(kept, own) and isinstance(best[0], float),
+                average=average is None or _same_weights(average[1], own) and isinstance(average[0], int),
+                smooth=smooth is None or isinstance(smooth[0], int) and isinstance(smooth[1], torch.Tensor) and smooth[1].numel()==1,
+                left=left is None or isinstance(left, int), opt=state.get('opt') is None or _opt_fits(learn, state['opt']))
+    if wrong := [k for k,ok in fits.items() if not ok]: raise ValueError(f'{wrong[0]} is of another network or training')
+
 # %% ../nbs/06_training.ipynb #50eb9310
 def _load_opt(learn, opt):
     "The optimiser's memory, tensor by tensor, onto the device of its weights"
     if learn.opt is None: learn.create_opt()
     params = [p for group in learn.opt.param_lists for p in group]
-    if len(params)!=len(opt['state']) or len(opt['hypers'])!=len(learn.opt.param_lists): raise ValueError('the optimiser is of another training')
-    for p,s in zip(params, opt['state']):
-        wrong = [k for k,v in s.items() if isinstance(v, torch.Tensor) and v.dim() and v.shape!=p.shape]
-        if wrong: raise ValueError(f"the optimiser's {wrong[0]} is not of its weight's shape")
     move = lambda v,p: v.to(p.device, copy=True) if isinstance(v, torch.Tensor) else v  # the state itself stays as it is
     learn.opt.load_state_dict(dict(hypers=[dict(h) for h in opt['hypers']], state=[{k: move(v,p) for k,v in s.items()} for p,s in zip(params, opt['state'])]))
 
