@@ -19,6 +19,8 @@ NOISE = (
     (FutureWarning, '.torch.jit.script'),        # fastai decorates two functions with it
     (DeprecationWarning, '.torch.jit.script'),
     (UserWarning, 'IProgress not found'),        # a bar of text is drawn instead
+    (UserWarning, 'Consider using IPython.display.IFrame'),
+    (DeprecationWarning, 'vert: bool was deprecated'),  # Matplotlib before 3.10 knows no other word
 )
 
 def set_up(

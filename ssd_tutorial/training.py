@@ -318,7 +318,7 @@ def _forward_culprit(learn):
     found = []
     def look(name, module, inputs, output):
         if found or _finite(output): return
-        own, largest = list(module.parameters()), max([float(t.abs().max()) for t in _leaves(inputs) if t.numel()], default=0.)
+        own, largest = list(module.parameters()), max([t.abs().max().item() for t in _leaves(inputs) if t.numel()], default=0.)
         found.append((_layer(name, module), _finite(inputs), _finite(own), largest))
     with contextlib.suppress(Exception), _second_look(learn, look): learn.model(*learn.xb)
     return found[0] if found else None
@@ -372,7 +372,7 @@ def _advice(learn, boxes, layer):
     if not _finite(list(learn.model.parameters())): return 'The weights are not finite any more: the step before broke them. Lower the learning rate.'
     if not _finite(learn.xb): return 'The pixels or maps that went in are not finite. Look at the file and at the augmentation (check_records).'
     if boxes: return 'Look at their boxes (check_records): a corner is no number, or a side has no length.'
-    huge = max([float(t.abs().max()) for t in _leaves(learn.pred) if t.numel()], default=0.)
+    huge = max([t.abs().max().item() for t in _leaves(learn.pred) if t.numel()], default=0.)
     if layer is None and huge>1e6: return f'The numbers have grown beyond measure (predictions up to {huge:.0e}). Lower the learning rate.'
     if layer is None: return 'All layers are finite, the loss is not. Look for a logarithm, a root or a division by zero in it, then lower the learning rate.'
     name, honest, _, largest = layer
@@ -581,7 +581,8 @@ class BFloat16(Callback):
 
     def _back(self, y):
         "Leave bfloat16, with what came out in float32"
-        self.cast.__exit__(None, None, None); return to_float(y)
+        self.cast.__exit__(None, None, None)
+        return None if y is None else to_float(y)  # None: the model raised an error
 
     def after_fit(self):
         for h in self.hooks: h.remove()

@@ -10,7 +10,7 @@ def python(code): return subprocess.run([sys.executable, '-W', 'ignore', '-c', c
 
 
 @pytest.mark.parametrize('module,heavy', [('detections', ('torch','matplotlib','fastai','cv2','imgaug')), ('cli', ('torch','fastai','matplotlib','imgaug')), ('boxes', ('fastai','matplotlib')),
-                                          ('augment', ('imgaug','cv2')), ('detector', ('imgaug','cv2'))])
+                                          ('augment', ('imgaug','cv2')), ('detector', ('imgaug','cv2')), ('notebook', ('torch','fastai','pandas'))])
 def test_light_imports(module, heavy):
     "A module brings along only what it needs: OpenCV comes with augmentation, torch not with drawing"
     r = python(f'import sys, ssd_tutorial.{module}; print([m for m in {heavy!r} if m in sys.modules])')

@@ -8,7 +8,7 @@ warning on the reader's screen.
 python tools/alone.py                 all of them
 python tools/alone.py 08_anchors solutions/08_anchors
 python tools/alone.py --short         those that take seconds; --long: the others
-python tools/alone.py --rotation 7    the short ones, and a seventh of the long ones: another each day
+python tools/alone.py --rotation 7    the short ones, and a seventh of the others: another each day
 python tools/alone.py --here …        in this environment, which must have no developers' tools
 python tools/alone.py --here --colab  first install the package as the first cell does in Colab
 """
@@ -21,7 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
 NAME = re.compile(r'\d\d[a-z]?_\w+')
 TOOLS = ('nbdev', 'pytest', 'hypothesis', 'pycocotools', 'tidecv')  # readers have none of them
-LONG = ()
+LONG = ( # more than about 15 s on two cores
+    '04_augment', '05_body', '06_training', '07_largest', '08_anchors', '09_matching', '10_grid', '11_multiscale',
+    '12_focal', '14_metrics', '15_detector', '16_fpn', '17_errors', '18_pretrained', '19_ssd300', '91_cli',
+    'solutions/05_body', 'solutions/06_training', 'solutions/07_largest', 'solutions/15_detector')
 COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
 GUARD = '''
 "Put first on the path: connections to other machines fail"
@@ -60,33 +63,42 @@ def chosen(args):
     return every
 
 
-def python_of(folder): return Path(folder)/('Scripts/python.exe' if os.name=='nt' else 'bin/python')
+def python_of(folder): return folder/('Scripts/python.exe' if os.name=='nt' else 'bin/python')
+
+
+def copy_of_all(folder):
+    "The repository without what earlier builds have left in it"
+    leave = ('.git', 'demo', 'data', 'build', '.venv*', '*.egg-info', '__pycache__')
+    return shutil.copytree(ROOT, folder/'copy', ignore=shutil.ignore_patterns(*leave))
 
 
 def new_environment(folder):
     "A virtual environment with what readers have: the package, its requirements, and Jupyter"
-    venv.create(folder, with_pip=True)
-    python = python_of(folder)
-    subprocess.run([python, '-m', 'pip', 'install', '-q', f'{ROOT}[notebooks]'], check=True)
+    venv.create(folder/'venv', with_pip=True)
+    python = python_of(folder/'venv')
+    package = f'{copy_of_all(folder)}[notebooks]'
+    subprocess.run([python, '-m', 'pip', 'install', '-q', package], check=True)
     return python
 
 
 def bare(folder, **more):
     "Environment variables of a reader: an empty home, nothing of ours"
     env = {k: v for k,v in os.environ.items()
-           if not k.startswith('SSD_TUTORIAL') and k not in ('IN_TEST', 'PYTHONPATH', 'MPLBACKEND', 'CI')}
-    return env|dict(HOME=str(folder), USERPROFILE=str(folder), PYTHONDONTWRITEBYTECODE='1')|more
+           if not k.startswith('SSD_TUTORIAL') and k not in ('IN_TEST', 'PYTHONPATH', 'MPLBACKEND')}
+    home = str(folder)
+    return env|dict(HOME=home, USERPROFILE=home, PYTHONDONTWRITEBYTECODE='1')|more
 
 
 def lo_up():
     "Bring the loopback of a new network namespace up, for Jupyter talks over it"
     import fcntl, socket, struct
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        fcntl.ioctl(s, 0x8914, struct.pack('16sH14s', b'lo', 0x1|0x40, b''))  # SIOCSIFFLAGS: up, running
+        up = struct.pack('16sH14s', b'lo', 0x1|0x40, b'')  # IFF_UP, IFF_RUNNING
+        fcntl.ioctl(s, 0x8914, up)  # SIOCSIFFLAGS
 
 
 def shut_off():
-    "How to start a program that reaches no network: (command, whether it needs a loopback)"
+    "Command that starts a program without a network; empty: sockets must refuse instead"
     command = ['unshare', '--map-root-user', '--net']
     try:
         if subprocess.run([*command, 'true'], capture_output=True).returncode==0: return command
@@ -100,10 +112,10 @@ def execute(path, loopback):
     from nbclient import NotebookClient
     if loopback: lo_up()
     nb = nbformat.read(path, as_version=4)
-    NotebookClient(nb, timeout=3600, resources=dict(metadata=dict(path=str(path.parent)))).execute()
+    where = dict(metadata=dict(path=str(path.parent)))
+    NotebookClient(nb, timeout=3600, resources=where).execute()
     said = [o['text'] for c in nb.cells for o in c.get('outputs', []) if o.get('name')=='stderr']
-    errors = [o['ename'] for c in nb.cells for o in c.get('outputs', []) if o['output_type']=='error']
-    print('\n'+json.dumps(dict(stderr=said, errors=errors)))
+    print('\n'+json.dumps(dict(stderr=said)))
 
 
 def run_alone(name, fonts, wall, threads):
@@ -115,46 +127,51 @@ def run_alone(name, fonts, wall, threads):
         for f in (work, guard): f.mkdir()
         (guard/'sitecustomize.py').write_text(GUARD)
         nb = shutil.copy(NBS/f'{name}.ipynb', work)
-        env = bare(home, MPLCONFIGDIR=fonts, **({'OMP_NUM_THREADS': threads} if threads else {}))
+        env = bare(home, MPLCONFIGDIR=fonts)
+        if threads: env['OMP_NUM_THREADS'] = threads
         if not wall: env['PYTHONPATH'] = str(guard)
         start = time.time()
-        command = [*wall, sys.executable, __file__, '--execute', nb, *(['--loopback'] if wall else [])]
+        command = [*wall, sys.executable, __file__, '--execute', nb]+['--loopback']*bool(wall)
         r = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
         seconds = time.time()-start
     if r.returncode: return seconds, f'{r.stdout[-500:]}{r.stderr[-3000:]}'
     told = json.loads(r.stdout.strip().splitlines()[-1])
-    ours = re.compile(r'^.*[/\\]ssd_tutorial[/\\]\w+\.py:\d+: UserWarning.*$', re.M)  # a lesson may show one of our own
+    # a lesson may show one of our own
+    ours = re.compile(r'^.*[/\\]ssd_tutorial[/\\]\w+\.py:\d+: UserWarning.*$', re.M)
     noise = [t for t in told['stderr'] if re.search(r'Warning\b', ours.sub('', t))]
     if noise: return seconds, 'a warning on the screen:\n'+'\n'.join(t[:500] for t in noise)
     return seconds, None
 
 
 def colab():
-    "The first cell as Colab runs it: it fails loudly where there is nothing to install, and installs a zip"
-    cell = next(''.join(c['source']) for c in json.loads((NBS/'00_show.ipynb').read_text(encoding='utf-8'))['cells']
-                if 'google.colab' in ''.join(c['source']))
+    "The first cell as Colab runs it: it installs a zip, and says so where there is none"
+    cells = json.loads((NBS/'00_show.ipynb').read_text(encoding='utf-8'))['cells']
+    cell = next(s for c in cells if 'google.colab' in (s := ''.join(c['source'])))
     pip = [sys.executable, '-m', 'pip']
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)/'copy'
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.git', 'demo', 'data', 'build', '.venv*', '*.egg-info'))
+        copy_of_all(Path(folder))
         archive = shutil.make_archive(str(Path(folder)/'ssd_tutorial'), 'zip', folder, 'copy')
         subprocess.run([*pip, 'uninstall', '-q', '-y', 'ssd_tutorial'], check=True)
         for source,fine in ((f'{folder}/nowhere.zip', False), (archive, True)):
             script = Path(folder)/'cell.ipy'
             script.write_text(f'{COLAB}\n{cell}\n', encoding='utf-8')
             env = bare(folder, SSD_TUTORIAL_SOURCE=source)
-            r = subprocess.run([sys.executable, '-m', 'IPython', str(script)], cwd=folder, env=env, capture_output=True, text=True)
-            text = r.stdout+r.stderr
+            r = subprocess.run([sys.executable, '-m', 'IPython', str(script)], cwd=folder, env=env,
+                               capture_output=True, text=True)
+            text, wanted = r.stdout+r.stderr, 'a package' if fine else 'an error'
             loud = 'set SSD_TUTORIAL_SOURCE to a zip or a clone' in re.sub(r'\s+', ' ', text)
-            if loud==fine: sys.exit(f'Colab, {source}: expected {"an installed package" if fine else "an error"}:\n{text}')
-    subprocess.run([sys.executable, '-c', 'import ssd_tutorial.notebook'], check=True, cwd=tempfile.gettempdir(), env=bare(tempfile.gettempdir()))
-    print('Colab: the first cell installs the package from a zip, and says so where it cannot.', flush=True)
+            if loud==fine: sys.exit(f'Colab, {source}: expected {wanted}:\n{text}')
+        subprocess.run([sys.executable, '-c', 'import ssd_tutorial.notebook'], check=True,
+                       cwd=folder, env=bare(folder))
+    print('Colab: the first cell installs from a zip, and says so where it cannot.', flush=True)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     p.add_argument('names', nargs='*')
-    for flag in ('short', 'long', 'all', 'here', 'colab', 'loopback'): p.add_argument(f'--{flag}', action='store_true')
+    for flag in ('short', 'long', 'all', 'here', 'colab', 'loopback'):
+        p.add_argument(f'--{flag}', action='store_true')
     p.add_argument('--rotation', type=int)
     p.add_argument('--jobs', type=int, default=1, help='notebooks at a time, each with one thread')
     p.add_argument('--execute', type=Path, help=argparse.SUPPRESS)
@@ -162,16 +179,18 @@ def main():
     if args.execute: return execute(args.execute, args.loopback)
     if not args.here:
         with tempfile.TemporaryDirectory() as folder:
-            print('A new environment with the package, its requirements and Jupyter …', flush=True)
-            python = new_environment(folder)
+            print('A new environment: the package, its requirements, Jupyter …', flush=True)
+            python = new_environment(Path(folder))
             sys.exit(subprocess.run([python, __file__, '--here', *sys.argv[1:]]).returncode)
     if tools := [t for t in TOOLS if find_spec(t)]:
-        sys.exit(f'This environment has what readers do not have: {", ".join(tools)}. Leave out --here.')
+        sys.exit(f'Readers have no {", ".join(tools)}, and this environment has: leave out --here.')
     if args.colab: colab()
     todo, wall, faults = chosen(args), shut_off(), {}
-    print(f'{len(todo)} notebooks, each alone in an empty folder; no network ({"a namespace of its own" if wall else "sockets refused"})', flush=True)
+    how, threads = 'its own namespace' if wall else 'sockets refuse', '1' if args.jobs>1 else ''
+    print(f'{len(todo)} notebooks, each alone in an empty folder; no network ({how})', flush=True)
     with tempfile.TemporaryDirectory() as fonts, ThreadPoolExecutor(args.jobs) as pool:
-        for name,(seconds,fault) in zip(todo, pool.map(lambda n: run_alone(n, fonts, wall, '1' if args.jobs>1 else ''), todo)):
+        results = pool.map(lambda name: run_alone(name, fonts, wall, threads), todo)
+        for name,(seconds,fault) in zip(todo, results):
             print(f'{name:<28}{seconds:5.0f} s{"" if fault is None else "  FAILED"}', flush=True)
             if fault is not None:
                 faults[name] = fault

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Run notebooks in place, as their author does before a commit.
 
-python tools/run.py 08              lesson 08 (and its solution: solutions/08); outputs are written into it
-python tools/run.py 08 --slow       its slow cells as well; without, they are not run and keep their outputs
-python tools/run.py --pictures      all lessons, for the pictures at their top; the notebooks stay as they are
+python tools/run.py 08              lesson 08 (solutions/08: its solution); outputs are written into it
+python tools/run.py 08 --slow       its slow cells, too, which else keep the outputs that they have
+python tools/run.py --pictures      all lessons, for the pictures at their top; notebooks stay as they are
 """
 import argparse, os, re, sys, time
 from pathlib import Path
@@ -28,7 +28,8 @@ def run(path, slow=False, write=True):
         if c.cell_type=='code' and SLOW.search(c.source) and not slow:
             kept[c.id] = c.source, c.outputs
             c.source = ''
-    NotebookClient(nb, timeout=None, resources=dict(metadata=dict(path=str(path.parent)))).execute()
+    where = dict(metadata=dict(path=str(path.parent)))
+    NotebookClient(nb, timeout=None, resources=where).execute()
     for c in nb.cells:
         if c.id in kept: c.source, c.outputs = kept[c.id]
         if c.cell_type!='code': continue
@@ -41,14 +42,16 @@ def run(path, slow=False, write=True):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     p.add_argument('names', nargs='*', help='beginnings of names: 08, solutions/08')
     p.add_argument('--slow', action='store_true', help='run the slow cells, too')
-    p.add_argument('--pictures', action='store_true', help='save the pictures at the top, and write nothing else')
+    p.add_argument('--pictures', action='store_true', help='save the pictures at the top, no more')
     args = p.parse_args()
     if args.slow: os.environ['SSD_TUTORIAL_SLOW'] = '1'
     if args.pictures: os.environ['SSD_TUTORIAL_IMAGES'] = str(NBS/'images')
-    names = args.names or ([q.name for q in sorted(NBS.glob('[0-9]*.ipynb'))] if args.pictures else p.error('which notebooks?'))
+    every = [q.name for q in sorted(NBS.glob('[0-9]*.ipynb'))]
+    names = args.names or (every if args.pictures else p.error('which notebooks?'))
     for path in (q for n in names for q in found(n)): run(path, args.slow, not args.pictures)
 
 
