@@ -651,7 +651,8 @@ def run_evaluation(
     "Measure a detector, say how good it is, and write what is wanted"
     det, found = pick_detector(detector, device), []
     data = read_data(source, on_error, zero_based=zero_based, **_unusual(unlabelled=unlabelled, only=(split,)))
-    records = data.split(split); report = det.evaluate(records, data.vocab, protocol, keep=found)
+    if not isinstance(source, str) and len(source)>1: data = replace(data, category_ids=None)  # of two sets neither numbers both
+    (records,) = data.splits.values(); report = det.evaluate(records, data.vocab, protocol, keep=found)
     click.echo(report_text(report, records, data, shipped_name(detector)))
     if json_path: write_json(json_path, report.to_dict())
     if results: click.echo(write_results(det, found, records, data, results))
@@ -706,29 +707,29 @@ def find_photos(
     return kept
 
 # %% ../nbs/91_cli.ipynb #95e13921
-def _coco_home(path):
-    "The COCO data set that a picture's folder lies in, unchecked; None where there is none"
-    from ssd_tutorial.readers import DataError, read_coco, recognise
-    for folder in list(Path(path).resolve().parents)[:3]:
-        try:
-            if recognise(folder)=='coco': return read_coco(folder, 'skip')
+_COCO_FILES = ('annotations/*.json','*coco*.json','instances*.json','labels.json','result.json','train.json','val.json')
+
+def _coco_home(folder):
+    "The COCO data set, unchecked, that a folder of pictures is or lies in; None where there is none"
+    from ssd_tutorial.readers import DataError, read_coco
+    for at in (folder, *folder.parents[:2]):  # no search through whole disks: only where such files are
+        if not any(any(at.glob(name)) for name in (*_COCO_FILES, *['*.json']*(at==folder))): continue
+        try: return read_coco(at, 'skip')
         except (DataError, OSError): pass
 
 def with_own_ids(
     paths, # of photos
     found, # `Detections`, one a photo
-)->list: # the same; with the numbers of the pictures' COCO set, where all of them are of one and have different numbers
-    "Number detections as the data set numbers its images and classes, and say so"
-    homes = {}
-    for p in paths: homes.setdefault(Path(p).parent, None)
-    sets = [_coco_home(p/'x') for p in list(homes)[:8]]
-    if not sets or None in sets or len({s.name for s in sets})>1: return found
-    number = {os.path.realpath(r.image): r.image_id for records in sets[0].splits.values() for r in records}
-    mine, ids = [number.get(os.path.realpath(p)) for p in paths], category_numbers(sets[0])
+)->list: # the same, numbered as their COCO set does, where all of them are of one and their numbers differ
+    "Number images and classes as the photos' own data set does, and say so"
+    home = _coco_home(Path(paths[0]).resolve().parent) if paths else None
+    if not home: return found
+    number = {os.path.realpath(r.image): r.image_id for records in home.splits.values() for r in records}
+    mine, ids = [number.get(os.path.realpath(p)) for p in paths], category_numbers(home)
     if None in mine or len({*mine})<len(mine): return found
-    click.echo(f'Image and category ids are those of {sets[0].name}.')
-    of = lambda d: tuple(ids.get(n, 0) if c else 0 for c,n in enumerate(d.vocab)) if {*d.vocab[1:]}<={*ids} else d.category_ids
-    return [replace(d, image_id=i, category_ids=of(d)) for d,i in zip(found, mine)]
+    click.echo(f'Image ids are those of {home.name}, where the photos are from.')
+    known = lambda d: (0, *(ids[n] for n in d.vocab[1:])) if {*d.vocab[1:]}<={*ids} else d.category_ids
+    return [replace(d, image_id=i, category_ids=known(d)) for d,i in zip(found, mine)]
 
 # %% ../nbs/91_cli.ipynb #abb7c3ac
 @main.command()
