@@ -6,8 +6,8 @@
 __all__ = ['DATA_OPTIONS', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'OF_PROCESS', 'user_errors', 'fail', 'one_line_errors',
            'steady_streams', 'main', 'read_data', 'learning_rate', 'split_epochs', 'write_json', 'opt', 'train_options',
            'meant', 'resumed_args', 'stopped', 'explain_non_finite', 'train', 'measure', 'choice_text', 'stop_or_go',
-           'pick_some', 'contact_sheet', 'training_curve', 'run_config', 'run_training', 'run_paths', 'write_rows',
-           'write_plots', 'write_run', 'shipped_name', 'pick_detector', 'count_objects', 'has_learnt', 'report_text',
+           'pick_some', 'contact_sheet', 'training_curve', 'run_config', 'run_paths', 'write_rows', 'write_plots',
+           'write_run', 'run_training', 'shipped_name', 'pick_detector', 'count_objects', 'has_learnt', 'report_text',
            'results_rows', 'category_numbers', 'truth_coco', 'write_results', 'evaluate', 'run_evaluation',
            'picture_paths', 'find_photos', 'with_own_ids', 'predict', 'write_predictions', 'doctor', 'demo',
            'write_demo']
@@ -156,6 +156,9 @@ _on_error = opt('--on-error', default='raise', type=click.Choice(['raise','fix',
 _zero_based = opt('--zero-based', is_flag=True, help='Corners of the VOC folder count from 0, not from 1.')
 _unlabelled = opt('--unlabelled', default='leave', type=click.Choice(['leave','negative']), help='Pictures without an annotation: leave them out, or take them as pictures with nothing to find.')
 _device = opt('--device', default='auto', metavar='NAME', help='Where to calculate: auto takes a graphics card where there is one; or cpu, cuda, cuda:1, mps.')
+
+def _reading(f): return _unlabelled(_on_error(_zero_based(_device(f))))  # what all reading commands have
+
 _DATA_HELP = 'A data set: its folder, data.yaml or COCO file; or generated, coco_tiny, pascal_2007, coco_2017. Say it again for a second one: they become one.'
 DATA_OPTIONS = (
     opt('--data', multiple=True, help=_DATA_HELP+'  [required, unless --resume]'),
@@ -413,29 +416,6 @@ def run_config(
     rest['asked'] = (*args.get('asked', ()), 'frozen_epochs', 'epochs', *rates)  # of these the defaults are in `args` by now
     return as_wished(TrainConfig(frozen_epochs=frozen, epochs=epochs-frozen, **rates, **rest))
 
-# %% ../nbs/91_cli.ipynb #d0ffa28b
-def run_training(
-    args:dict, # of `meant`
-    out, # where the detector goes
-    resume:bool=False, # go on from last.ckpt
-):
-    "Read, train, save, measure, write what the run leaves"
-    from ssd_tutorial.detector import TrainConfig, last_path, pick_device, read_last, train_detector
-    start, cfg = time.time(), run_config(args); pick_device(cfg.device)  # no such device? Say it before the data is read
-    last = read_last(out) if resume else None
-    if last and last['finished'] and run_paths(out)['log'].is_file() and Path(out).is_file():
-        return click.echo(f'Nothing to go on with: the run of {last_path(out)} is finished ({len(last["rows"])} epochs); its detector is {out}.')
-    data = read_data(args['data'], args['on_error'], args['seed'], args['zero_based'], args['negatives'], **_unusual(unlabelled=args['unlabelled']))
-    stop_or_go(data, args['anyway'])
-    det, rows = train_detector(data, TrainConfig(device=cfg.device) if resume else cfg, True, out, resume, dict(args=args))
-    found = det.find_in_records(data.valid); report, choice = measure(det, data.valid, found); det.save(out)
-    log = dict(settings=asdict(cfg), report=report.to_dict(), score=choice, epochs=rows)
-    click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n')
-    wrote = write_run(det, data.valid, found, rows, log, out, not args['no_plots'])
-    click.echo(f'Wrote {out} ({Path(out).stat().st_size/1e6:.1f} MB){wrote} after {(time.time()-start)/60:.1f} minutes.')
-
-def _unusual(**settings): return {k: v for k,v in settings.items() if v not in (None,'leave')}  # a default need not be named
-
 # %% ../nbs/91_cli.ipynb #4e496dc7
 def run_paths(
     out, # where the detector goes
@@ -489,6 +469,29 @@ def write_run(
     if not plots: return f', {paths["log"].name} and {paths["rows"].name}'
     names = write_plots(det, records, found, paths['plots'], rows)
     return f', {paths["log"].name}, {paths["rows"].name} and {len(names)} pictures in {paths["plots"].name}/'
+
+# %% ../nbs/91_cli.ipynb #d0ffa28b
+def run_training(
+    args:dict, # of `meant`
+    out, # where the detector goes
+    resume:bool=False, # go on from last.ckpt
+):
+    "Read, train, save, measure, write what the run leaves"
+    from ssd_tutorial.detector import TrainConfig, last_path, pick_device, read_last, train_detector
+    start, cfg = time.time(), run_config(args); pick_device(cfg.device)  # no such device? Say it before the data is read
+    last = read_last(out) if resume else None
+    if last and last['finished'] and run_paths(out)['log'].is_file() and Path(out).is_file():
+        return click.echo(f'Nothing to go on with: the run of {last_path(out)} is finished ({len(last["rows"])} epochs); its detector is {out}.')
+    data = read_data(args['data'], args['on_error'], args['seed'], args['zero_based'], args['negatives'], **_unusual(unlabelled=args['unlabelled']))
+    stop_or_go(data, args['anyway'])
+    det, rows = train_detector(data, TrainConfig(device=cfg.device) if resume else cfg, True, out, resume, dict(args=args))
+    found = det.find_in_records(data.valid); report, choice = measure(det, data.valid, found); det.save(out)
+    log = dict(settings=asdict(cfg), report=report.to_dict(), score=choice, epochs=rows)
+    click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n')
+    wrote = write_run(det, data.valid, found, rows, log, out, not args['no_plots'])
+    click.echo(f'Wrote {out} ({Path(out).stat().st_size/1e6:.1f} MB){wrote} after {(time.time()-start)/60:.1f} minutes.')
+
+def _unusual(**settings): return {k: v for k,v in settings.items() if v not in (None,'leave')}  # a default need not be named
 
 # %% ../nbs/91_cli.ipynb #e43badb0
 _DETECTOR = opt('--detector', help="A saved detector's file, or a name: animals, which comes with the package; or ssd300_vgg16, torchvision's for the 80 classes of COCO, fetched once.  [default: animals]")
@@ -621,10 +624,7 @@ def write_results(
 @opt('--json', 'json_path', type=click.Path(dir_okay=False), help='Write the figures here too.')
 @opt('--results', type=click.Path(dir_okay=False), help='Write all detections here, in COCO results format, with the ids of the data set.')
 @opt('--plots', metavar='DIR', type=click.Path(file_okay=False), help='Write curves, confusion matrix and a sheet of images into this folder.')
-@_unlabelled
-@_on_error
-@_zero_based
-@_device
+@_reading
 @one_line_errors
 def evaluate(data, split, protocol, detector, json_path, results, plots, **how):
     """Measure a detector: mAP at IoU 0.5, COCO's mAP, VOC's, and every class.
@@ -717,6 +717,7 @@ def _coco_home(folder):
         try: return read_coco(at, 'skip')
         except (DataError, OSError): pass
 
+# %% ../nbs/91_cli.ipynb #dd8051fa
 def with_own_ids(
     paths, # of photos
     found, # `Detections`, one a photo
@@ -751,10 +752,8 @@ def predict(photos, detector, out, score, overlap, no_pictures, device):
     """
     paths, bad = find_photos(photos, out), []; no_pictures or _spare(paths, out); det = pick_detector(detector, device)
     found = det.predict(paths, score, overlap, unreadable=bad); lost = {p for p,_ in bad}
-    read = [p for p in paths if p not in lost]; found = with_own_ids(read, found)
-    if found: bad += write_predictions(read, found, out, not no_pictures)
-    if len(paths)==len(bad)==1: fail(bad[0][1])
-    if bad: fail(f'{len(bad)} of {len(paths)} photos could not be read: {" ".join(why for _,why in bad)}')
+    if found: bad += write_predictions(read := [p for p in paths if p not in lost], with_own_ids(read, found), out, not no_pictures)
+    if bad: fail(bad[0][1] if len(paths)==1 else f'{len(bad)} of {len(paths)} photos could not be read: {" ".join(why for _,why in bad)}')
 
 # %% ../nbs/91_cli.ipynb #3bf497fe
 def _draw(path, dets, to):

@@ -92,6 +92,7 @@ def pick_device(
         here = ', '.join(['auto', *devices()])
         raise DetectorError(f'device {said}: PyTorch cannot use it here. Choose one of {here}.') from None
 
+# %% ../nbs/15_detector.ipynb #9b39810e
 @patch
 def to(self:Detector,
     device, # as for `pick_device`
@@ -217,6 +218,7 @@ class NetConfig:
 
     def __new__(cls, *given, **named): cfg = super().__new__(cls); cfg._named = (*(f.name for f in fields(cls)[:len(given)]), *named); return cfg
     def __post_init__(self):
+        if hasattr(self, 'device'): self.device = str(self.device)  # of a `TrainConfig`
         self.asked = tuple(self._named if self.asked is None else self.asked); check_settings(self)
 
 # %% ../nbs/15_detector.ipynb #c6862c25
@@ -233,16 +235,13 @@ class TrainConfig(NetConfig):
     augment:str='imgaug'; strength:float=.7 # how pictures are changed, a key of `AUGMENT_PRESETS` (lesson 4), and how much
     recipe:str='one-cycle' # a key of `RECIPES`: how the weights are moved
     alpha:float=.25; gamma:float=2.; box_weight:float=1. # of the focal loss; of the localisation term
-    ema:float=0. # decay of the average of the weights (lesson 6), e.g. .99; 0: none
-    bf16:bool=False # arithmetic in bfloat16 (lesson 6)
+    ema:float=0.; bf16:bool=False # decay of the average of the weights (lesson 6), e.g. .99, 0: none; arithmetic in bfloat16
     keep:str='best' # the 'best' epoch by mAP50 on val, or the 'last'
     with_val:bool=False # learn from val as well: for a detector to ship, when all choices have been made
     num_workers:int=0; seed:int=0 # processes that load images; of everything random
     max_steps:int=None # stop after so many batches altogether
     score:float=.05 # lowest score that counts in each epoch's mAP
     device:str='auto' # where to train, see `pick_device`; a run may go on somewhere else
-
-    def __post_init__(self): self.device = str(self.device); super().__post_init__()
 
 # %% ../nbs/15_detector.ipynb #5487289e
 def as_wished(
@@ -890,11 +889,10 @@ def train_detector(
     cbs=(), # more callbacks for the Learner
 )->tuple: # `Detector` of the best epoch (or of the last, see `TrainConfig`); list of one dict an epoch
     "Train a detector on any data set: heads on a frozen body first, then everything; raises DetectorError, NonFiniteLoss, WriteError"
-    last = read_last(out) if resume else None
-    device = pick_device(cfg.device)
+    pick_device(cfg.device); last = read_last(out) if resume else None
     if last: check_last(last, data, _anywhere(cfg), last_path(out))
     cfg = replace(TrainConfig(**last['cfg']) if last else as_wished(cfg), device=cfg.device)
-    if last and last['finished']: return Detector.load(out, device), last['rows']
+    if last and last['finished']: return Detector.load(out, cfg.device), last['rows']
     if out and not last: _set_aside(out, progress)
     learn, dls, det = _prepare(data, cfg, progress, bool(last), cbs); about = last['about'] if last else about
     files = RunFiles(out, det, learn, dls, dict(cfg=asdict(cfg), data=fingerprint(data), about=about)) if out else None

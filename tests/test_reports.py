@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from fastai.callback.core import Callback
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from ssd_tutorial.cli import main, resumed_args, write_plots
-from ssd_tutorial.detector import Detector, DetectorError, TrainConfig, last_path, new_detector, train_detector
+from ssd_tutorial.detector import Detector, DetectorError, TrainConfig, train_detector
 from ssd_tutorial.errors import choose_score, confusion_matrix, draw_confusion, draw_f1, draw_precision_recall
-from ssd_tutorial.grid import ARCHS, SPECS, WISHES, grid_model, register_arch
 from ssd_tutorial.metrics import evaluate_found
 from ssd_tutorial.readers import generated_data, load_dataset, save_coco, save_voc, save_yolo
 
@@ -121,7 +122,7 @@ def test_figures_of_eighty_classes_are_legible():
     found, truths = scene(2, 80, 60); vocab = ('background', *(f'a rather long name {i}' for i in range(1, 81)))
     table = confusion_matrix(found, truths, 80, .3)
     for fig,names in ((draw_confusion(table, vocab), 21), (draw_precision_recall(found, truths, vocab), 11), (draw_f1(found, truths, vocab), 12)):
-        fig.canvas.draw(); w, h = fig.get_size_inches(); assert w<=11 and h<=10
+        FigureCanvasAgg(fig).draw(); w, h = fig.get_size_inches(); assert w<=11 and h<=10
         texts = fig.axes[0].get_yticklabels() if names==21 else fig.legends[0].get_texts(); assert len(texts)==names
         boxes = [t.get_window_extent() for t in texts]; assert not any(a.overlaps(b) for a,b in zip(boxes, boxes[1:]))
     assert sum(int(t.get_text()) for t in draw_confusion(table, vocab).axes[0].texts)==table.sum()
@@ -145,13 +146,16 @@ def test_train_leaves_its_files(sets, tmp_path):
 
 def test_unfinished_runs_are_all_kept(sets, tmp_path):
     "Each new run puts an unfinished one aside, under a name that is free"
-    data, cfg = load_dataset(sets/'voc'), TrainConfig(arch='grid', weights='none', size=64, bs=4, frozen_epochs=0, epochs=1)
-    for i in range(3):
-        torch.save(dict(format=1, finished=False, out=f'{i}.pt', state=dict(rows=[]), cfg={}, data={}, about=None, phase=0, epoch=0, lr=None, images=None), last_path(tmp_path/'x.pt'))
-        kept = {p.name for p in tmp_path.glob('last.old*')}
-        try: train_detector(data, cfg, False, tmp_path/'x.pt')
-        except DetectorError: pytest.skip('such a checkpoint is not taken for one')
-    assert len({p.name for p in tmp_path.glob('last.old*')})==3, kept
+    data, cfg = load_dataset(sets/'voc'), TrainConfig(arch='grid', weights='none', size=64, bs=4, frozen_epochs=0, epochs=2)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt): train_detector(data, cfg, False, tmp_path/'x.pt', cbs=[Plug()])
+    assert {p.name for p in tmp_path.glob('last*')}=={'last.ckpt','last.old.ckpt','last.old1.ckpt','last.old2.ckpt'}
+
+
+class Plug(Callback):
+    "Ctrl-C in the second epoch"
+    def before_batch(self):
+        if self.training and self.epoch==1: raise KeyboardInterrupt
 
 
 def test_evaluate_draws_and_photos_of_all_sizes(sets, tmp_path):
@@ -281,7 +285,7 @@ def test_an_older_checkpoint_goes_on(sets, tmp_path):
     torch.save(last, tmp_path/'last.ckpt'); args, where = resumed_args({'data': (str(sets/'voc'),)}, tmp_path/'d.pt')
     assert args['data']==[str(sets/'voc')] and (args['negatives'], args['with_val'], args['max_steps'], args['unfrozen_lr'], args['gamma'], args['device'])==(None, False, None, None, 2., 'auto')
     json.dumps(args); code,out = run('train', '--resume', '--out', tmp_path/'d.pt', '--device', 'cpu'); assert code==0 and 'Nothing to go on with' in out, out
-    (tmp_path/'d.json').unlink(); code,out = run('train', '--resume', '--out', tmp_path/'d.pt'); assert code==0 and (tmp_path/'d.json').is_file() and not (tmp_path/'d_plots').exists() is None, out
+    (tmp_path/'d.json').unlink(); code,out = run('train', '--resume', '--out', tmp_path/'d.pt'); assert code==0 and (tmp_path/'d.json').is_file(), out
 
 
 # ---- surroundings
