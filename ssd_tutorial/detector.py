@@ -21,7 +21,6 @@ from fastai.callback.progress import ProgressCallback
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from fastcore.basics import patch
-from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
 
