@@ -652,7 +652,7 @@ def run_evaluation(
     det, found = pick_detector(detector, device), []
     data = read_data(source, on_error, zero_based=zero_based, **_unusual(unlabelled=unlabelled, only=None if split=='train' else (split,)))  # train alone would have a fifth held out
     if not isinstance(source, str) and len(source)>1: data = replace(data, category_ids=None)  # of two sets neither numbers both
-    records = data.split(split) if split in data.splits else next(iter(data.splits.values())); report = det.evaluate(records, data.vocab, protocol, keep=found)
+    records = data.split(split) if split in ('train', *data.splits) else next(iter(data.splits.values())); report = det.evaluate(records, data.vocab, protocol, keep=found)
     click.echo(report_text(report, records, data, shipped_name(detector)))
     if json_path: write_json(json_path, report.to_dict())
     if results: click.echo(write_results(det, found, records, data, results))
