@@ -8,6 +8,12 @@ __all__ = ['AUGMENTERS', 'AUGMENT_PRESETS', 'SSD_AUGMENTERS', 'MEAN_RGB', 'resiz
            'AugmentPreset', 'DetectionDataset', 'collate', 'unpad', 'DetectionLoader', 'make_dls', 'ssd_augmenter',
            'ssd_augment']
 
+# %% ../nbs/04_augment.ipynb #8c5d5e9c
+import warnings
+with warnings.catch_warnings():  # fastai's modules use what torch and pandas call out of date: not its users' business
+    warnings.simplefilter('ignore')
+    import fastai.basics  # noqa: F401  the rest of fastai finds these modules imported
+
 # %% ../nbs/04_augment.ipynb #24a72a7b
 import random
 from dataclasses import dataclass

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'STATES', 'MISTAKES', 'SIDES', 'KIND_COLORS', 'error_types', 'Mistake', 'ErrorReport', 'analyse_errors',
-           'show_mistake', 'score_curve', 'choose_score']
+           'show_mistake', 'score_curve', 'choose_score', 'confusion_matrix', 'draw_confusion', 'draw_precision_recall',
+           'draw_f1']
 
 # %% ../nbs/17_errors.ipynb #67515081
 from collections import Counter
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from matplotlib.figure import Figure
 from .boxes import box_area, intersection, iou
 from .metrics import COCO_MOST, average_precision, judge, precision_recall
 from .show import show_boxes
@@ -273,3 +275,133 @@ def choose_score(
     best = _best_f1(*score_curve(found, truths, range(1, len(vocab)), threshold)) or dict(score=None, precision=float('nan'), recall=0., f1=0.)
     has = lambda c: any(((t['labels']==c) & ~(t['difficult']|t['crowd'])).any() for t in truths)
     return {**best, 'per_class': {name: _best_f1(*score_curve(found, truths, [c], threshold)) if has(c) else None for c,name in enumerate(vocab) if c}}
+
+# %% ../nbs/17_errors.ipynb #9e4a9a53
+def _confused(f, t, e, threshold):
+    "Label there and label said of every detection that counts and every object not found, one image"
+    said, there, scores = (x.detach().cpu().numpy() for x in (f['labels'], t['labels'], f['scores']))
+    right = e['kind']=='correct'
+    rest = np.flatnonzero(~np.isin(e['kind'], ('correct','ignored')))
+    free = np.flatnonzero(np.isin(e['state'], ('explained','missed')))
+    boxes, objects = (x['boxes_xyxy'].detach().cpu().double().reshape(-1,4) for x in (f, t))
+    overlap, order = iou(boxes[rest], objects[free]).numpy(), np.argsort(-scores[rest], kind='stable')
+    every, none = np.ones(len(free), bool), np.zeros(len(free), bool)
+    takes = _take(overlap, np.ones_like(overlap, dtype=bool), order, every, none, threshold)
+    missed = np.delete(free, takes[takes>=0])
+    rows = [there[e['object'][right]], np.append(there[free], 0)[takes], there[missed]]
+    return np.concatenate(rows), np.concatenate([said[right], said[rest], np.zeros(len(missed), int)])
+
+# %% ../nbs/17_errors.ipynb #1398c05f
+def confusion_matrix(
+    found, truths, # see `analyse_errors`
+    n_classes:int, # without background
+    score:float=.3, # detections below it are left out
+    threshold:float=.5, # IoU from which a detection belongs to an object
+)->np.ndarray: # (C+1,C+1) counts: row what is there, column what was said, 0 is background
+    "Which class is taken for which; ValueError where the two lists differ in length"
+    keys = ('boxes_xyxy','scores','labels')
+    found = [{k: f[k][f['scores']>=score] for k in keys} for f in found]
+    table = np.zeros((n_classes+1, n_classes+1), int)
+    for f,t,e in zip(found, truths, error_types(found, truths, threshold)):
+        np.add.at(table, _confused(f, t, e, threshold), 1)
+    return table
+
+# %% ../nbs/17_errors.ipynb #aa2135ea
+def _fold(table, vocab, most):
+    "The classes with most mistakes, the others as one, background last: counts and names"
+    wrong = table.sum(0)+table.sum(1)-2*table.diagonal()
+    if len(vocab)-1<=most: keep = list(range(1, len(vocab)))
+    else: keep = sorted(1+np.argsort(-wrong[1:], kind='stable')[:most-1])
+    rest = [c for c in range(1, len(vocab)) if c not in keep]
+    groups = [[c] for c in keep]+[rest]*bool(rest)+[[0]]
+    names = [vocab[c] for c in keep]+[f'{len(rest)} others']*bool(rest)+['background']
+    return np.array([[table[np.ix_(a, b)].sum() for b in groups] for a in groups]), names
+
+def _confusion_title(table, vocab):
+    "How many objects were found, and what was confused most often"
+    mixed = table.copy(); mixed[0] = mixed[:,0] = 0; np.fill_diagonal(mixed, 0)
+    a, b = np.unravel_index(mixed.argmax(), mixed.shape); n = table[1:].sum()
+    often = f'most often: {mixed[a,b]} × {vocab[a]} taken for {vocab[b]}' if mixed[a,b] else 'no class was taken for another'
+    return f'{table[1:].diagonal(1).sum()} of {n} objects found; {often}'
+
+# %% ../nbs/17_errors.ipynb #be9dc926
+def draw_confusion(
+    table:np.ndarray, # of `confusion_matrix`
+    vocab, # names, background first
+    most:int=20, # rows; of more classes, those with most mistakes
+)->Figure:
+    "The confusion matrix, each cell shaded by its share of the row; the title names the worst confusion"
+    counts, names = _fold(table, vocab, most); n = len(names); side = max(4, .36*n+2.2)
+    share = counts/counts.sum(1, keepdims=True).clip(1)
+    fig = Figure(figsize=(side+.6, side), layout='constrained'); ax = fig.subplots()
+    ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
+    for i,j in zip(*counts.nonzero()):
+        ax.text(j, i, counts[i,j], ha='center', va='center', fontsize=8, color='white' if share[i,j]>.5 else 'black')
+    short = [x if len(x)<=16 else x[:15]+'…' for x in names]
+    ax.set_xticks(range(n), short, rotation=90, fontsize=8); ax.set_yticks(range(n), short, fontsize=8)
+    ax.set(xlabel='what the detector said', ylabel='what is there')
+    ax.axhline(n-1.5, color='#8c8c8c', lw=.8); ax.axvline(n-1.5, color='#8c8c8c', lw=.8)
+    fig.suptitle(_confusion_title(table, vocab), fontsize=9, wrap=True)
+    return fig
+
+# %% ../nbs/17_errors.ipynb #464746bc
+def _class_lines(ax, lines, values, most):
+    "A line a class: the weakest and the strongest in colour with their names, the rest in grey"
+    order = sorted(lines, key=values.get); named = order if len(order)<=most else order[:most//2]+order[-(most//2):]
+    for name in order:
+        if name not in named: ax.plot(*lines[name], color='#c8c8c8', lw=.8, zorder=1)
+    for i,name in enumerate(named):
+        short = name if len(name)<=16 else name[:15]+'…'
+        ax.plot(*lines[name], lw=1.2, color=f'C{i%10}', label=f'{short} {values[name]:.2f}')
+    if len(order)>len(named): ax.plot([], [], color='#c8c8c8', label=f'{len(order)-len(named)} more')
+
+def _with_objects(truths, vocab):
+    "name → label of the classes that have an object to find"
+    there = {l for t in truths for l in t['labels'][~(t['difficult']|t['crowd'])].tolist()}
+    return {name: c for c,name in enumerate(vocab) if c in there and c}
+
+def _axes(**settings):
+    "A figure of our own, which pyplot does not know, and its axes; the legend stands beside it"
+    fig = Figure(figsize=(6.4,3.6), layout='constrained'); ax = fig.subplots()
+    ax.set(xlim=(0,1), ylim=(0,1.02), **settings); ax.grid(alpha=.3)
+    return fig, ax
+
+# %% ../nbs/17_errors.ipynb #973ce955
+def draw_precision_recall(
+    found, truths, # see `analyse_errors`
+    vocab, # names, background first
+    threshold:float=.5, # IoU from which a detection finds an object
+    most:int=10, # classes that are named
+)->Figure:
+    "Precision against recall of each class, with its AP; the title names the weakest"
+    lines, aps = {}, {}
+    for name,c in _with_objects(truths, vocab).items():
+        _,verdicts,n = judge(found, truths, c, threshold, 'coco'); p, r = precision_recall(verdicts, n)
+        lines[name], aps[name] = (np.append(r[:1]*0, r), np.append(p[:1], p)), average_precision(p, r, 'coco101')
+    fig, ax = _axes(xlabel='recall: share of the objects that is found', ylabel='precision: share that is right')
+    _class_lines(ax, lines, aps, most); low = min(aps, key=aps.get, default=None)
+    if low is not None: fig.legend(loc='outside right upper', fontsize=8, title='AP', title_fontsize=8)
+    ax.set_title('No object to find' if low is None else
+                 f'AP at IoU {threshold:g}: {np.mean([*aps.values()]):.3f} on average; weakest: {low}, {aps[low]:.2f}', fontsize=9)
+    return fig
+
+# %% ../nbs/17_errors.ipynb #6213c1ba
+def draw_f1(
+    found, truths, # see `analyse_errors`
+    vocab, # names, background first
+    threshold:float=.5, # IoU from which a detection finds an object
+    most:int=10, # classes that are named
+)->Figure:
+    "F1 against the score threshold, of each class and of all together; the title names the best threshold"
+    f1 = lambda at,p,r: (at, 2*p*r/np.maximum(p+r, 1e-12))
+    here = _with_objects(truths, vocab); best = choose_score(found, truths, vocab, threshold)
+    lines = {name: f1(*score_curve(found, truths, [c], threshold)) for name,c in here.items()}
+    fig, ax = _axes(xlabel='score threshold', ylabel='F1')
+    _class_lines(ax, lines, {k: max(y, default=0) for k,(_,y) in lines.items()}, most)
+    every = f1(*score_curve(found, truths, range(1, len(vocab)), threshold))
+    ax.plot(*every, color='black', lw=2.2, label=f'all together {best["f1"]:.2f}')
+    fig.legend(loc='outside right upper', fontsize=8, title='best F1', title_fontsize=8)
+    if best['f1']>0: ax.axvline(best['score'], color='#8c8c8c', ls='--')
+    ax.set_title('Nothing right was found: no threshold is best' if not best['f1']>0 else f'Best F1 {best["f1"]:.2f} at a score of '
+                 f'{best["score"]:.2f}: precision {best["precision"]:.2f}, recall {best["recall"]:.2f}', fontsize=9)
+    return fig

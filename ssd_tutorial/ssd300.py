@@ -9,6 +9,7 @@ __all__ = ['CELLS', 'SSD300_TUTORIAL', 'SSD300_TORCHVISION', 'COCO_COLUMNS', 'CO
            'from_tutorial_state', 'tutorial_ssd300', 'coco_ssd300']
 
 # %% ../nbs/19_ssd300.ipynb #d6db2026
+from .training import body_and_head  # first: it imports fastai without its warnings
 from functools import partial
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -27,7 +28,6 @@ from .body import Body, WeightsError, register_body
 from .detector import FROM_TORCHVISION, LOSSES, RECIPES, Detector, DetectorError, Recipe
 from .grid import SSDModel, build_arch, decode_candidates, register_arch
 from .nms import suppress, top_candidates
-from .training import body_and_head
 
 # %% ../nbs/19_ssd300.ipynb #058a49a5
 def fc_to_conv(

@@ -20,6 +20,7 @@ from torch import nn
 from fastcore.basics import noop, patch
 
 # %% ../nbs/06_training.ipynb #6f1a1064
+from .augment import DetectionLoader, collate, unpad  # first: it imports fastai without its warnings
 from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import lr_find, fit_one_cycle  # noqa: F401 they patch Learner
@@ -32,7 +33,6 @@ from fastai.torch_core import to_float
 from fastai.metrics import AvgMetric
 from timm.utils import ModelEmaV3
 from tqdm.auto import tqdm
-from .augment import DetectionLoader, collate, unpad
 from .readers import is_watched
 from .show import show_boxes
 
