@@ -168,6 +168,8 @@ DATA_OPTIONS = (
     opt('--negatives', metavar='DIR', help='Pictures with nothing to find, to learn from as well: a folder of pictures, or a data set (its train split, without our classes).'),
     opt('--with-val', is_flag=True, help='Train on val as well: for a detector to ship, when all choices have been made.'),
     _unlabelled, _on_error, _zero_based, _device)
+
+# %% ../nbs/91_cli.ipynb #5c0e7d21
 NET_OPTIONS = (
     opt('--arch', default='fpn', help='Architecture: fpn (lesson 16), multiscale (lesson 11), grid (lesson 10) or ssd300 (lesson 19; it wants 300 pixels, VGG-16, its own loss and augmentation unless told otherwise).'),
     opt('--size', default=224, type=click.IntRange(64, 2048), help='Side of the square input, pixels.'),

@@ -28,7 +28,7 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as xml_fromstring
 from fastcore.basics import patch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 from .synthetic import PRESETS, generate
 
@@ -56,13 +56,6 @@ class DataError(ValueError):
         text = printable(super().__str__())
         return text.rpartition('DataError: ')[2].strip() if text.startswith('Caught ') else text  # a worker's
 
-
-class _Note(str):
-    "What was mended or left out, in words; `counts` says how much: images, objects, mended"
-    def __new__(cls, text, **counts):
-        self = super().__new__(cls, _plain(text)); self.counts = counts
-        return self
-
 # %% ../nbs/03_readers.ipynb #3a10c7b0
 def _nfc(name): return name if name.isascii() else unicodedata.normalize('NFC', name)
 
@@ -71,6 +64,13 @@ def _grouped(items, key):
     groups = {}
     for item in items: groups.setdefault(key(item), []).append(item)
     return groups
+
+# %% ../nbs/03_readers.ipynb #73ea2367
+class _Note(str):
+    "What was mended or left out, in words; `counts` says how much: images, objects, mended"
+    def __new__(cls, text, **counts):
+        self = super().__new__(cls, _plain(text)); self.counts = counts
+        return self
 
 # %% ../nbs/03_readers.ipynb #238e2f8c
 @dataclass
@@ -139,6 +139,7 @@ def _why_not(image, e):
     if isinstance(e, MemoryError): return 'the memory is too small to decode it; make it smaller'
     return f'{type(e).__name__}: {e}'
 
+# %% ../nbs/03_readers.ipynb #3e15e213
 def _no_picture(image, e):
     "The `DataError` for what cannot be opened as a picture"
     name = _called(image)
@@ -169,6 +170,7 @@ def _bytes_of(x):
         return (x.clip(0,1)*255).round().astype(np.uint8)
     raise DataError(f'pixels of {x.dtype} from {lo:g} to {hi:g}: scale them to uint8, uint16, or floats from 0 to 1.')
 
+# %% ../nbs/03_readers.ipynb #b2444266
 def _pixels(x):
     "(H,W), (H,W,3) or (H,W,4) uint8 of an array or a tensor; `DataError` where it is no picture"
     if tensor := not isinstance(x, np.ndarray): x = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
@@ -276,14 +278,15 @@ def path_parts(
 )->list: # its parts, without drive, `.` and `..`
     "The parts of a path that may survive a journey to another machine"
     parts = [_nfc(p) for p in re.split(r'[\\/]+', name)]
-    return [p for p in parts if p.strip() and p not in ('.','..') and not re.fullmatch('[A-Za-z]:', p)]
+    return [p for p in parts if p.strip() and p not in ('.','..')
+            and not re.fullmatch('[A-Za-z]:', p)]
 
 @dataclass
 class Entry:
     "What an annotation says of one picture, before the picture is found"
     picture:str # as the annotation names it; '': named like the annotation file
     source:Path # the annotation file
-    objects:list # dicts: box_px (4 corners, pixels from 0), name; where known difficult, crowd, and said (for messages)
+    objects:list # dicts: box_px (4 corners, pixels from 0), name; where known difficult, crowd, said
     declared_hw:tuple=None # (height, width) that the annotation says, pixels
     split:str=None # where the annotation itself says so, in its own word; None: the path tells
     image_id:object=None # its own number; None: they are counted
@@ -294,10 +297,12 @@ class Entry:
 # %% ../nbs/03_readers.ipynb #3a10c7b5
 def _record(entry, path, label, number):
     "An entry and its picture as a `Record`"
-    for o in entry.objects: o['label'] = -1 if o['name'] is None else 0 if is_background(o['name']) else label.get(o['name'], -1)
+    for o in entry.objects:
+        o['label'] = -1 if o['name'] is None else 0 if is_background(o['name']) else label.get(o['name'], -1)
     last = (path_parts(entry.picture) or [''])[-1]; own = entry.image_id
     objects = [{**o, 'name': o['said']} if 'said' in o else o for o in entry.objects]
-    return make_record(path, number[entry.source, entry.picture] if own is None else own, None, objects,
+    return make_record(path, number[entry.source, entry.picture] if own is None else own, None,
+                       objects,
                        entry.picture if last==_nfc(path.name) else path.name, entry.declared_hw)
 
 # %% ../nbs/03_readers.ipynb #e9fbd6ee
@@ -341,10 +346,14 @@ def make_vocab(
 )->tuple: # background and the names, each once
     "The vocabulary of a list of class names"
     names = list(names); often = [n for n in dict.fromkeys(names) if names.count(n)>1]
-    if often: notes.append(f'{", ".join(often)}: named twice in the list of classes, and read as one class')
+    if often:
+        notes.append(f'{", ".join(often)}: named twice in the list of classes, and read as one '
+                     'class')
     vocab = ('background', *dict.fromkeys(n for n in names if not is_background(n)))
     alike = [ns for ns in _grouped(vocab, str.casefold).values() if len(ns)>1]
-    if alike: notes.append(f'{"; ".join(" and ".join(ns) for ns in alike)}: classes of their own, though only the case differs')
+    if alike:
+        notes.append(f'{"; ".join(" and ".join(ns) for ns in alike)}: classes of their own, though '
+                     'only the case differs')
     return vocab
 
 # %% ../nbs/03_readers.ipynb #e2c9c918
@@ -398,7 +407,8 @@ def _parsed_xml(path):
     except Exception:
         declared = re.match(rb'\s*<\?xml[^>]*encoding\s*=\s*["\']([\w.:-]+)', raw)
         if not declared or declared[1].lower() in (b'utf-8',b'utf8'): raise
-        text = raw.decode(declared[1].decode())
+        code = declared[1].decode().lower()
+        text = raw.decode('gb18030' if code in ('gb2312','gbk') else code)  # its larger sister
         return xml_fromstring(re.sub(r'^\s*<\?xml[^>]*\?>', '', text))
 
 # %% ../nbs/03_readers.ipynb #3a10c7d1
@@ -406,7 +416,8 @@ def _xml_root(path):
     try: root = _parsed_xml(path)
     except FileNotFoundError: raise _no_annotation(path) from None
     except DefusedXmlException:
-        raise DataError(f'{path}: not readable XML: it declares entities, which may name other files or grow without end. Remove the declaration.') from None
+        raise DataError(f'{path}: not readable XML: it declares entities, which may name other '
+                        'files or grow without end. Remove the declaration.') from None
     except Exception as e: raise DataError(f'{path}: not readable XML ({e}). Correct or remove it.') from None
     if str(root.tag).lower()!='annotation':
         raise DataError(f'{path}: its root is <{root.tag}>, not <annotation>. Correct or remove it.')
@@ -506,7 +517,8 @@ def _mask_box(mask):
     (h,w), counts = (int(n) for n in mask['size']), mask['counts']
     if not (0<h<50_000 and 0<w<50_000): raise ValueError
     if isinstance(counts, str): counts = counts.encode('ascii')
-    elif min(counts)<0 or sum(counts)!=h*w or not all(isinstance(n, int) for n in counts): raise ValueError
+    elif min(counts)<0 or sum(counts)!=h*w or not all(isinstance(n, int) for n in counts):
+        raise ValueError
     else: counts = rle.frPyObjects(dict(size=[h,w], counts=counts), h, w)['counts']
     if not counts or not all(48<=b<=111 for b in counts): raise ValueError
     x,y,bw,bh = map(float, np.ravel(rle.toBbox([dict(size=[h,w], counts=counts)])))
@@ -518,7 +530,9 @@ def _coco_box(a):
     "Corners of one annotation, of its box, its outline or its mask; NaN where it gives none"
     box, outline = a.get('bbox'), a.get('segmentation')
     try:
-        if box: x,y,w,h = map(float, box if isinstance(box, list) else ()); return [x,y,x+w,y+h]
+        if box and not (outline and box==[0,0,0,0]):
+            x,y,w,h = map(float, box if isinstance(box, list) else ())
+            return [x, y, x+w, y+h]
         if isinstance(outline, dict): return _mask_box(outline)
         pts = np.concatenate([np.asarray(p, dtype=float).reshape(-1,2) for p in outline]); return [*pts.min(0).tolist(), *pts.max(0).tolist()]
     except (TypeError, ValueError, KeyError, OverflowError): return [math.nan]*4
@@ -557,14 +571,18 @@ def _coco_categories(categories, path):
     cats = {}
     for n,c in enumerate(categories):
         if not isinstance(c, dict) or _id(c.get('id')) is None or _id(c.get('name')) is None or not str(c['name']).strip():
-            raise DataError(f'{path}: category {n} is {_short(c)}; it needs an id and a name. Correct it.')
+            raise DataError(f'{path}: category {n} is {_short(c)}; it needs an id and a name. '
+                            'Correct it.')
         name = str(c['name']).strip()
-        if cats.setdefault(c['id'], name)!=name: raise DataError(f'{path}: id {c["id"]} stands twice in "categories": {cats[c["id"]]}, {name}. Give each its own.')
+        if cats.setdefault(c['id'], name)!=name:
+            raise DataError(f'{path}: id {c["id"]} stands twice in "categories": {cats[c["id"]]}, '
+                            f'{name}. Give each its own.')
     return dict(sorted(cats.items(), key=lambda c: (isinstance(c[0], str), c[0])))
 
 def _same_id(ids):
-    "A function that finds an id among those of another list: as it stands or, where one list writes text and the other numbers, as text"
-    texts = _grouped(ids, str); alike = lambda i: texts.get(str(int(i)) if isinstance(i, float) and i==int(i) else str(i), [])
+    "A function that finds an id in another list: as it stands or, 1 and '1', as text"
+    texts = _grouped(ids, str)
+    alike = lambda i: texts.get(str(int(i)) if isinstance(i, float) and i==int(i) else str(i), [])
     return lambda i: i if i in ids else alike(i)[0] if i is not None and len(alike(i))==1 else i
 
 # %% ../nbs/03_readers.ipynb #b6be70c6
@@ -577,14 +595,17 @@ def _coco_objects(d, path, images, out, cats, on_error, notes):
         if i in out: continue  # goes with its image
         if i not in by_image: _or_note(_no_image_of(a, path), on_error, notes, objects=1); continue
         unknown = f'category {_short(a.get("category_id"))}, which "categories" does not list'
-        o = dict(box_px=box, name=cats.get(c, unknown), category_id=c, crowd=_flag(a.get('iscrowd')), difficult=_flag(a.get('ignore')))
+        o = dict(box_px=box, name=cats.get(c, unknown), category_id=c,
+                 crowd=_flag(a.get('iscrowd')), difficult=_flag(a.get('ignore')))
         if c not in cats: o['name'] = None; o['said'] = unknown
         if box[0]!=box[0]: o['said'] = f'{cats.get(c, unknown)}, bbox {_short(a.get("bbox"))}'
         by_image[i].append(o)
     return by_image
 
 def _no_image_of(a, path):
-    return DataError(f'{path}: annotation {_short(a.get("id","?"))} is of image {_short(a.get("image_id"))}, which "images" does not list. Remove it, or pass on_error="skip".')
+    return DataError(f'{path}: annotation {_short(a.get("id","?"))} is of image '
+                     f'{_short(a.get("image_id"))}, which "images" does not list. Remove it, or '
+                     'pass on_error="skip".')
 
 # %% ../nbs/03_readers.ipynb #3a10c7d6
 def _coco_entries(path, on_error, notes, split=None):
@@ -594,9 +615,12 @@ def _coco_entries(path, on_error, notes, split=None):
     objects = _coco_objects(d, path, images, out, cats, on_error, notes)
     ids = {o['category_id'] for os in objects.values() for o in os}
     if ids and ids<={*range(1, len(cats)+1)} and len(cats) in ids and {*cats}=={*range(len(cats))}:
-        raise DataError(f'{path}: the category ids of its objects run from {min(ids)} to {max(ids)}, those of "categories" from 0 to {len(cats)-1}: they seem to count from 1. Correct one of them.')
+        raise DataError(f'{path}: the category ids of its objects run from {min(ids)} to '
+                        f'{max(ids)}, those of "categories" from 0 to {len(cats)-1}: they seem to '
+                        'count from 1. Correct one of them.')
     own = all(isinstance(i, int) and abs(i)<2**53 for i in images)  # some tools number images with words
-    return cats, [Entry(im['file_name'], Path(path), objects[i], _declared(im.get('height'), im.get('width')), split, i if own else n)
+    return cats, [Entry(im['file_name'], Path(path), objects[i],
+                        _declared(im.get('height'), im.get('width')), split, i if own else n)
                   for n,(i,im) in enumerate(images.items())]
 
 def _own_ids(vocab, cats):
@@ -605,9 +629,11 @@ def _own_ids(vocab, cats):
     for c,n in cats.items(): first.setdefault(n, c)
     return (0, *(first.get(n, -1) for n in vocab[1:]))
 
+# %% ../nbs/03_readers.ipynb #b9dbb364
 def _agree(cats, known, path):
     "Refuse an id that stands for another name in another split"
-    clash = [f'category {c} is {n!r} here and {known[c]!r}' for c,n in cats.items() if known.get(c, n)!=n]
+    clash = [f'category {c} is {n!r} here and {known[c]!r}'
+             for c,n in cats.items() if known.get(c, n)!=n]
     if clash: raise DataError(f'{path}: {clash[0]} in another split. Give all splits one list.')
 
 # %% ../nbs/03_readers.ipynb #2b413c87
@@ -616,6 +642,7 @@ def _place(folders, names):
     ways = str, lambda n: PureWindowsPath(n).name  # as given; or the last part of a longer path
     return next(((f,read) for f in folders for read in ways if any(_is_file(_find(f/read(n))) for n in names[:200])), (folders[0],str))
 
+# %% ../nbs/03_readers.ipynb #1d818eaf
 def read_coco_json(
     json_path, # an instances file, or fastai's train.json
     images_dir, # where its images lie: a folder, or a list of folders to look in
@@ -623,13 +650,16 @@ def read_coco_json(
     on_error:str='raise', # at an annotation of an image that is not listed: 'raise'; 'fix' and 'skip' leave it out
     notes:list=None, # where that is noted
 )->tuple: # list of `Record`, vocab, category_ids
-    "Read one COCO annotation file: ids with gaps become labels 1…C, crowd regions stay marked; `DataError` where it is none"
-    notes = [] if notes is None else notes; cats, entries = _coco_entries(json_path, on_error, notes)
+    "Read one COCO file: ids with gaps become labels 1…C, crowds stay marked; `DataError` where it is none"
+    notes = [] if notes is None else notes
+    cats, entries = _coco_entries(json_path, on_error, notes)
     if vocab is None: vocab = make_vocab(cats.values(), notes); category_ids = _own_ids(vocab, cats)
-    _agree(cats, {c: n for c,n in zip(category_ids[1:], vocab[1:])}, json_path); label = {n: i for i,n in enumerate(vocab)}
+    _agree(cats, {c: n for c,n in zip(category_ids[1:], vocab[1:])}, json_path)
+    label = {n: i for i,n in enumerate(vocab)}
     folders = [Path(f) for f in (images_dir if isinstance(images_dir, list) else [images_dir])]
     folder, read = _place(folders, [e.picture for e in entries])
-    return [_record(e, _find(folder/read(e.picture)), label, {}) for e in entries], vocab, category_ids
+    return [_record(e, _find(folder/read(e.picture)), label, {})
+            for e in entries], vocab, category_ids
 
 # %% ../nbs/03_readers.ipynb #ff4ec248
 def save_coco(
@@ -650,22 +680,28 @@ def save_coco(
 
 # %% ../nbs/03_readers.ipynb #deebc0f7
 def _yolo_line(line, where, notes, n_keypoints):
-    "Class number and box (cx, cy, w, h or corners of an outline) of one line; ValueError where it is none"
+    "Class number and corners, fractions, of one line; ValueError where it is none"
     c,*v = _numbers(line.split(), where, notes)
     if c!=int(c) or abs(c)>1e6 or len(v)<4: raise ValueError
-    if len(v)==4+n_keypoints or len(v)==5 or not n_keypoints and _has_keypoints(v): v = v[:4]  # a score, or points, behind the box
+    if len(v)==4+n_keypoints or len(v)==5 or not n_keypoints and _has_keypoints(v):
+        v = v[:4]  # a score, or points, behind the box
     if len(v)>4 and len(v)%2: raise ValueError
     if len(v)==4 and min(v)>1 and 2<max(v)<1e5:
-        raise DataError(f'{where} is {line[:80]!r}: these look like pixels, and YOLO writes fractions of the picture. Divide them by its width and height.')
-    if len(v)>4: return int(c), [min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])]  # an outline x y x y x y …
+        raise DataError(f'{where} is {line[:80]!r}: these look like pixels, and YOLO writes '
+                        'fractions of the picture. Divide them by its width and height.')
+    if len(v)>4:
+        # an outline x y x y x y …
+        return int(c), [min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])]
     return int(c), [v[0]-v[2]/2, v[1]-v[3]/2, v[0]+v[2]/2, v[1]+v[3]/2]
 
+# %% ../nbs/03_readers.ipynb #69065d29
 def _has_keypoints(v):
-    "Whether box and points x y visible, visible being 0, 1 or 2, and those that are seen in the box"
+    "Whether it is a box and points x y visible: 0, 1 or 2, the seen ones in the box"
     (x,y,w,h), points = v[:4], np.array(v[4:])
     if len(points)<6 or len(points)%3 or not np.isin(points[2::3], (0,1,2)).all(): return False
     seen = points.reshape(-1,3); seen = seen[seen[:,2]>0]
-    return len(seen)>0 and bool((abs(seen[:,0]-x)<=w/2+.02).all() and (abs(seen[:,1]-y)<=h/2+.02).all())
+    return len(seen)>0 and bool((abs(seen[:,0]-x)<=w/2+.02).all()
+                                and (abs(seen[:,1]-y)<=h/2+.02).all())
 
 # %% ../nbs/03_readers.ipynb #3a10c7d8
 def read_yolo_txt(
@@ -766,20 +802,30 @@ class Inventory:
     @cached_property
     def by_stem(self):
         "Name without suffix, in small letters → pictures; a mask is no picture of its own"
-        every = [*self.pictures, *(p for p in self.others if p.suffix.lower() in _OTHER_SUFFIXES)]
-        plain = [p for p in every if not _is_mask(p)]
+        unopened = [p for p in self.others if p.suffix.lower() in _OTHER_SUFFIXES]
+        plain = [p for p in (*self.pictures, *unopened) if not _is_mask(p)]
         return _grouped(plain, lambda p: _nfc(p.stem).casefold())
-    def named(self, *names): # file names in small letters
-        "The other files that are called so"
-        return [p for p in self.others if p.name.lower() in names]
-    def inside(self, path): # of a file in the folder
-        "The folders from the root to a file; none for a file that lies elsewhere"
-        return path.relative_to(self.root).parts[:-1] if path.is_relative_to(self.root) else ()
+
+# %% ../nbs/03_readers.ipynb #385247ce
+@patch
+def named(self:Inventory,
+    *names, # file names in small letters
+)->list: # of paths
+    "The other files that are called so"
+    return [p for p in self.others if p.name.lower() in names]
+
+@patch
+def inside(self:Inventory,
+    path, # of a file
+)->tuple: # names of folders; none for a file that lies elsewhere
+    "The folders from the root to a file"
+    return path.relative_to(self.root).parts[:-1] if path.is_relative_to(self.root) else ()
 
 # %% ../nbs/03_readers.ipynb #3a10c7e4
 def _looks_into(entry):
     "'walk' for a folder, 'link' for a link to one, else None"
-    try: return 'walk' if entry.is_dir(follow_symlinks=False) else 'link' if entry.is_dir() else None
+    try:
+        return 'walk' if entry.is_dir(follow_symlinks=False) else 'link' if entry.is_dir() else None
     except OSError: return None  # a link to itself
 
 # %% ../nbs/03_readers.ipynb #3a8676d7
@@ -796,13 +842,15 @@ def take_inventory(
             into = _looks_into(e)
             if into: (todo if into=='walk' else links).append(e.path)
             suffix = os.path.splitext(e.name)[1].lower()
-            if not into or suffix in IMAGE_SUFFIXES|{'.xml','.txt'}: files.append(e.path)  # a folder called so is damage
+            if not into or suffix in IMAGE_SUFFIXES|{'.xml','.txt'}:
+                files.append(e.path)  # a folder called so is damage
     files = sorted(map(Path, files)); picture = [p.suffix.lower() in IMAGE_SUFFIXES for p in files]
     split = lambda yes: [p for p,is_ in zip(files, picture) if is_==yes]
     return Inventory(Path(root), split(True), split(False), sorted(map(Path, folders)))
 
 # %% ../nbs/03_readers.ipynb #3a10c7e7
-SPLIT_WORDS = dict(train='train', training='train', val='val', valid='val', validation='val', dev='val',
+SPLIT_WORDS = dict(train='train', training='train', val='val', valid='val', validation='val',
+                   dev='val',
                    test='test', testing='test', trainval='trainval')
 _SAY_NOTHING = set('''data dataset datasets set sets image images imgs img photos pics pictures jpegimages jpeg jpg png
     label labels annotation annotations annot annots anno annos ann xml xmls json txt csv coco voc yolo obj bbox bboxes
@@ -825,7 +873,8 @@ def split_of_path(
     folders:tuple, # names of the folders from the root to a file
 ): # 'train', 'val', 'test', 'trainval', or None
     "The split that the folders of a file speak of; None where they speak of none"
-    bare = [SPLIT_WORDS[f] for f in (f.lower().rstrip('0123456789_-') for f in folders) if f in SPLIT_WORDS]
+    bare = [SPLIT_WORDS[f]
+            for f in (f.lower().rstrip('0123456789_-') for f in folders) if f in SPLIT_WORDS]
     return bare[-1] if bare else next(filter(None, map(split_of, reversed(folders))), None)
 
 # %% ../nbs/03_readers.ipynb #3a10c7ea
@@ -850,7 +899,7 @@ def rank(self:Inventory,
     parts, # of the name that the annotation gives it, see `path_parts`
     source, # the annotation file
     split=None, # of the annotation
-)->tuple: # larger is better; its first two numbers are what the names themselves say
+)->tuple: # larger is better; its first three numbers are what the names themselves say
     "How well a picture answers to a name"
     low = lambda names: [n.casefold() for n in names]
     folders, home, said = low(self.inside(path)), low(self.inside(source)), low(parts[:-1])
@@ -871,7 +920,8 @@ def candidates(self:Inventory,
         if not (parts := path_parts(reading)): continue
         stem, suffix = os.path.splitext(parts[-1])
         stem = stem if suffix.lower() in IMAGE_SUFFIXES|_OTHER_SUFFIXES else parts[-1]
-        if found := self.by_name.get(parts[-1]) or self.by_stem.get(stem.casefold()): return found, parts
+        if found := self.by_name.get(parts[-1]) or self.by_stem.get(stem.casefold()):
+            return found, parts
     return [], path_parts(str(name)) or [str(name)]
 
 # %% ../nbs/03_readers.ipynb #3a10c7ec
@@ -885,7 +935,8 @@ def find_picture(self:Inventory,
     name = str(name).strip() or source.stem
     if os.path.isabs(name) and _is_file(Path(name)): return Path(name), None, []
     found, parts = self.candidates(name)
-    if len(found)<2: return (found[0], None, []) if found else (self._elsewhere(name, source), None, [])
+    if len(found)<2:
+        return (found[0], None, []) if found else (self._elsewhere(name, source), None, [])
     ranks = {p: self.rank(p, parts, source, split) for p in found}; best = max(ranks.values())
     first, *rivals = [p for p in found if ranks[p]==best]
     return first, best, rivals
@@ -910,7 +961,7 @@ class ReadOptions:
     on_error:str='raise' # 'raise', 'fix' or 'skip', see `check_records`
     one_based:bool=True # for VOC: whether corners count from 1
     only:tuple=None # names of the splits to read; None: all of them
-    unlabelled:str='leave' # what to do with pictures that have no annotation: 'leave' them out or take them as 'negative'
+    unlabelled:str='leave' # pictures without annotation: 'leave' them out or take them as 'negative'
     vocab:tuple=None # names to expect, background first; None: what the set declares or holds
 
 # %% ../nbs/03_readers.ipynb #3a10c7f0
@@ -932,9 +983,12 @@ def settle_splits(
     "Items by split; `DataError` where the names of splits leave more than one reading"
     raw = dict(raw); unknown = [n for n in raw if not split_of(n)]
     if '' in unknown and len(raw)>1 and options.on_error!='raise':
-        unknown.remove(''); n = len(raw['']); why = f'{n} lie in none of the splits and are left out'
+        unknown.remove('')
+        n = len(raw[''])
+        why = f'{n} lie in none of the splits and are left out'
         notes.append(_Note(f'{why}: {_some(raw.pop(""), inventory)}', images=n))
-    if len(unknown)>1 or unknown and len(raw)>1: raise DataError(_which_split(raw, unknown, inventory))
+    if len(unknown)>1 or unknown and len(raw)>1:
+        raise DataError(_which_split(raw, unknown, inventory))
     splits = {'all': raw[unknown[0]]} if unknown else {}
     for name in [n for n in raw if n not in unknown]:
         splits.setdefault(split_of(name), []).extend(raw[name])
@@ -943,7 +997,8 @@ def settle_splits(
 # %% ../nbs/03_readers.ipynb #3a10c7f1
 def _some(items, inventory, n=3):
     paths = [getattr(i, 'source', i) for i in items[:n]]
-    inside = [p.relative_to(inventory.root) if p.is_relative_to(inventory.root) else p for p in paths]
+    inside = [p.relative_to(inventory.root) if p.is_relative_to(inventory.root) else p
+              for p in paths]
     return ', '.join(p.as_posix() for p in inside)+(' …' if len(items)>n else '')
 
 def _which_split(raw, unknown, inventory):
@@ -952,13 +1007,19 @@ def _which_split(raw, unknown, inventory):
     return (f'{inventory.root}: which of its parts are for training? They are called {said}. '
             'Name them train, val and test, or give --data the one to use.')
 
+# %% ../nbs/03_readers.ipynb #c58c2caf
 def _without_trainval(splits):
     "train, val and both together: keep the parts"
-    key = lambda item: (item.source, item.picture) if isinstance(item, Entry) else item
+    whole = splits.get('trainval', [])
+    entries = bool(whole) and isinstance(whole[0], Entry)
     for part,other in (('val','train'),('train','val')):
-        if 'trainval' in splits and part in splits and other not in splits and isinstance(splits['trainval'][0], Entry):
-            have = {key(e) for e in splits[part]}
-            splits[other] = [e for e in splits['trainval'] if key(e) not in have]
+        if not whole or part not in splits or other in splits: continue
+        if not entries and part!='train': continue  # files: their entries are compared later
+        own = lambda e: (e.source, e.picture) if entries else e
+        name = lambda e: e.picture if entries else e
+        same = own if {*map(own, splits[part])} & {*map(own, whole)} else name
+        have = {*map(same, splits[part])}
+        if entries: splits[other] = [e for e in whole if same(e) not in have]
     if 'train' in splits and 'val' in splits: splits.pop('trainval', None)
     return splits
 
@@ -968,34 +1029,45 @@ def _same_place(found, inventory, split):
     for path,group in _grouped(found, lambda f: f[1]).items():
         names = {(e.source, e.picture) for e,_ in group}
         if path is None or len(names)<2: continue
-        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source, split[id(e)])[:2]
+        rank = lambda e: inventory.rank(path, path_parts(e.picture) or [path.name], e.source,
+                                        split[id(e)])[:3]
         best = max(rank(e) for e,_ in group)
         yield from (id(e) for e,_ in group if rank(e)<best)
 
+# %% ../nbs/03_readers.ipynb #f2b22c9f
 def _find_all(splits, inventory, options, notes):
-    "id of an entry → its path, None where there is none; an entry that could be of two pictures is refused"
+    "id of an entry → its path, None where it is gone; what could be two pictures is refused"
     split, found = {id(e): s for s,es in splits.items() for e in es}, []
     for e in [e for es in splits.values() for e in es]:
-        path, _, rivals = (e.image, None, []) if e.image else inventory.find_picture(e.picture, e.source, split[id(e)])
+        if e.image: found.append((e, e.image))
+        if e.image: continue
+        path, _, rivals = inventory.find_picture(e.picture, e.source, split[id(e)])
         if not rivals: found.append((e, path)); continue
         both = ' or '.join(p.relative_to(inventory.root).as_posix() for p in (path, *rivals[:2]))
-        why = f'{e.source}: {e.picture or e.source.stem!r} could be {both}. Give it with its folder, or pass on_error="skip".'
+        why = f'{e.source}: {e.picture or e.source.stem!r} could be {both}.'
+        why += ' Give it with its folder, or pass on_error="skip".'
         _or_note(DataError(why), options.on_error, notes, images=1)
     lost = {*_same_place(found, inventory, split)}
     return {id(e): None if id(e) in lost else p for e,p in found}
 
 # %% ../nbs/03_readers.ipynb #5582da37
-def _spare(splits, paths, inventory):
-    "Split → pictures that lie among those of the split, and that no entry is about"
-    home = {paths[id(e)].parent: s for s,es in splits.items() for e in es if paths.get(id(e))}; used = {*paths.values()}
+def _take_spare(data, paths, inventory, options, notes, why, count):
+    "Pictures among those of a split without an entry: left out with a note, or negatives"
+    home = {r.image.parent: s for s,rs in data.items() for r in rs}
+    used = {*paths.values()}
     rest = [p for p in inventory.pictures if p.parent in home and p not in used and not _is_mask(p)]
-    return _grouped(rest, lambda p: home[p.parent])
+    if rest and options.unlabelled!='negative': notes.append(_left(rest, why, count))
+    if options.unlabelled!='negative': return
+    first = 1+max((r.image_id for rs in data.values() for r in rs), default=-1)
+    for i,p in enumerate(rest, first): data[home[p.parent]].append(make_record(p, i, None, []))
 
 # %% ../nbs/03_readers.ipynb #3a10c7fc
 def _left(images, why, count=True):
     "A note on images that nobody said anything about"
-    some = f'{", ".join(p.name for p in images[:5])}{" …" if len(images)>5 else ""}'
-    return _Note(f'{len(images)} images have {why} and are left out: {some}; unlabelled="negative" takes them as images without objects', images=len(images)*count)
+    some = ', '.join(p.name for p in images[:5])+(' …' if len(images)>5 else '')
+    return _Note(f'{len(images)} images have {why} and are left out: {some}; '
+                 'unlabelled="negative" takes them as images without objects',
+                 images=len(images)*count)
 
 def _without_errors(splits, options, notes):
     "Raise or note what could not be read, and leave it out"
@@ -1012,53 +1084,63 @@ def data_of(
     names=None, # of the classes, in order; None: the names found, sorted
     ids:dict=None, # name → the data set's own category id; None: it has none
     notes:list=None, # what was noted so far
-    spare:str=None, # what pictures lack that lie among the others and have no entry, for a note; None: they are none of the set
+    spare:str=None, # what pictures lack that lie among these and have no entry; None: no matter
     count_spare:bool=True, # whether they count as images left out
 )->DetectionData: # unchecked
-    "Entries of any format as a data set: splits settled, pictures found, classes counted; `DataError` names what cannot be told"
+    "Entries of any format as a data set; `DataError` names what cannot be told"
     options, notes = options or ReadOptions(), [] if notes is None else notes
     splits = settle_splits(_raw_splits(entries, inventory), inventory, options, notes)
-    if names is None: names = sorted({o['name'] for e in entries for o in e.objects if o['name'] is not None})
-    vocab = tuple(options.vocab) if options.vocab else make_vocab(names, notes)
-    wanted = wanted_splits(splits, options.only, inventory); every = _find_all(wanted, inventory, options, notes)
-    wanted = _without_errors(wanted, options, notes)
-    if entries and every and not any(every.values()): raise DataError(_no_pictures(entries, inventory))
-    rest = _spare(wanted, every, inventory) if spare and len(wanted)==len(splits) else {}
-    data = _records(wanted, every, inventory, vocab, rest if options.unlabelled=='negative' else {})
-    left = [p for ps in rest.values() for p in ps] if options.unlabelled=='leave' else []
-    if left: notes.append(_left(left, spare, count_spare))
-    return DetectionData(data, vocab, None if ids is None else tuple(ids.get(n, -1) for n in vocab), inventory.root.resolve().name, notes)
+    vocab = _vocab_of(entries, names, options, notes)
+    wanted = wanted_splits(splits, options.only, inventory)
+    paths = _find_all(wanted, inventory, options, notes)
+    if paths and not any(paths.values()): raise DataError(_no_pictures(entries, inventory))
+    data = _records(_without_errors(wanted, options, notes), paths, inventory, vocab)
+    if spare and len(wanted)==len(splits): _take_spare(data, paths, inventory, options, notes, spare, count_spare)
+    return DetectionData(data, vocab, ids and tuple(ids.get(n, -1) for n in vocab), inventory.root.resolve().name, notes)
 
 # %% ../nbs/03_readers.ipynb #3a10c7f7
-def _records(splits, paths, inventory, vocab, negatives):
-    "Split → records, of its entries and of pictures with nothing on them"
+def _vocab_of(entries, names, options, notes):
+    "The names to expect, those that are declared, or those that are found"
+    if options.vocab: return tuple(options.vocab)
+    found = {o['name'] for e in entries for o in e.objects}-{None} if names is None else None
+    return make_vocab(sorted(found) if names is None else names, notes)
+
+def _records(splits, paths, inventory, vocab):
+    "Split → records"
     label = {n: i for i,n in enumerate(vocab)}
-    number = {k: i for i,k in enumerate(dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es))}
+    keys = dict.fromkeys((e.source, e.picture) for es in splits.values() for e in es)
+    number = {k: i for i,k in enumerate(keys)}
     where = lambda e: paths[id(e)] or inventory.missing(e.picture, e.source)
-    data = {s: [_record(e, where(e), label, number) for e in es if id(e) in paths] for s,es in splits.items()}
-    first = 1+max((r.image_id for rs in data.values() for r in rs), default=-1)
-    for s,p in [(s,p) for s,ps in negatives.items() for p in ps]:
-        data[s].append(make_record(p, first, None, [])); first += 1
-    return data
+    made = lambda es: [_record(e, where(e), label, number) for e in es if id(e) in paths]
+    return {s: made(es) for s,es in splits.items()}
 
 # %% ../nbs/03_readers.ipynb #6141aedc
+class _NoSplit(DataError): "A split that was asked for is not there"
+
 def wanted_splits(
     splits:dict, # name → what is in it
     only, # names of the splits that were asked for; None: all
     inventory:Inventory, # for the message
 )->dict: # of the same kind
-    "The splits to read: those asked for, and the one of which a fifth would be held out; `DataError` where there is none"
+    "The splits to read, with the one of which a fifth would be held out; `DataError` where there is none"
     if not only: return splits
-    names = {split_of(n) or n for n in only}; whole = [s for s in ('train','trainval','all') if s in splits][:1]
+    names = {split_of(n) or n for n in only}
+    whole = [s for s in ('train','trainval','all') if s in splits][:1]
     if whole and 'val' not in splits and names & {'train','val'}: names |= {*whole}
-    if not names & {*splits}: raise DataError(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has {", ".join(splits)}.')
+    if not names & {*splits}:
+        raise _NoSplit(f'{inventory.root.name}: no split {", ".join(map(repr, only))}; it has '
+                       f'{", ".join(splits)}.')
     return {s: es for s,es in splits.items() if s in names}
 
+# %% ../nbs/03_readers.ipynb #8b78759a
 def _no_pictures(entries, inventory):
     "The message where not one picture is there"
-    first = inventory.missing(entries[0].picture, entries[0].source); busy = {p.parent for p in inventory.pictures}
-    empty = [f for f in inventory.folders if f.name.lower() in _PICTURE_FOLDERS and not any(b.is_relative_to(f) for b in busy)]
-    where = f'{empty[0].relative_to(inventory.root).as_posix()}/ is empty: copy the pictures there' if empty else 'Put the pictures beside their annotations'
+    first = inventory.missing(entries[0].picture, entries[0].source)
+    busy = {p.parent for p in inventory.pictures}
+    empty = [f for f in inventory.folders if f.name.lower() in _PICTURE_FOLDERS
+             and not any(b.is_relative_to(f) for b in busy)]
+    where = 'Put the pictures beside their annotations'
+    if empty: where = f'{empty[0].relative_to(inventory.root).as_posix()}/ is empty: copy the pictures there'
     return f'{first}: no such image, and none of the other {len(entries)-1} is there. {where}.'
 
 # %% ../nbs/03_readers.ipynb #3a10c7fa
@@ -1066,13 +1148,14 @@ def _no_pictures(entries, inventory):
 class Format:
     "One way of writing annotations down"
     title:str # what people call it, for messages
-    find:object # function of an `Inventory`: list of its annotation files of this format, by their content; empty where there are none
-    read:object # function of an `Inventory`, these files and `ReadOptions`: `DetectionData`, unchecked
-    secondary:bool=False # whether it is mostly a copy that was made of another format: where that is there, too, it is read and this is noted
+    find:object # function of an `Inventory`: list of its annotation files, by their content
+    read:object # function of `Inventory`, files, `ReadOptions`: `DetectionData`, unchecked
+    secondary:bool=False # whether it is mostly a copy of another format, which is read instead
 
 FORMATS = {}  # name → `Format`, into which lessons enter what they read
 FORMAT_MODULES = ('formats',)  # later lessons that do
-UNREAD_FORMATS = []  # functions of an `Inventory`: what a folder holds that is not read, and the way out, in a sentence; None
+# functions of an `Inventory`: a sentence on what is not read, and the way out; None
+UNREAD_FORMATS = []
 
 # %% ../nbs/03_readers.ipynb #b59d767a
 def file_head(
@@ -1091,16 +1174,20 @@ def file_head(
 def find_voc(
     inventory:Inventory, # of a folder
 )->list: # XML files whose root is <annotation>, and what lies among them
-    "The annotations of a VOC set, wherever they lie; of a large folder the first twenty are looked at"
-    folders = _grouped((p for p in inventory.others if p.suffix.lower()=='.xml'), lambda p: p.parent)
+    "The annotations of a VOC set; of a large folder the first twenty are looked at"
+    folders = _grouped((p for p in inventory.others if p.suffix.lower()=='.xml'),
+                       lambda p: p.parent)
     head = lambda p: file_head(inventory, p).replace(b'\0', b'').lower()
-    ours = [ps for ps in folders.values() if any(re.search(rb'<annotation[\s/>]', head(p)) for p in ps[:20])]
+    ours = [ps for ps in folders.values() if any(re.search(rb'<annotation[\s/>]', head(p))
+                                                 for p in ps[:20])]
     return [p for ps in ours for p in ps if len(ps)>20 or b'<annotations' not in head(p)]
 
 def _voc_entry(path, number, inventory, options):
     "What one annotation says; an annotation that cannot be read says why"
     entry = Entry('', path, [], image_id=number)
-    try: name, objects, size = _read_voc(path, options.one_based, entry.notes if options.on_error=='fix' else None)
+    try:
+        name, objects, size = _read_voc(path, options.one_based,
+                                        entry.notes if options.on_error=='fix' else None)
     except DataError as e: return replace(entry, error=e)
     given = (path_parts(name or '') or [''])[-1]; stem = _nfc(path.stem)
     mine = stem in (given, os.path.splitext(given)[0]) or stem.casefold() not in inventory.by_stem
@@ -1108,66 +1195,101 @@ def _voc_entry(path, number, inventory, options):
 
 # %% ../nbs/03_readers.ipynb #3a10c803
 def _voc_lists(inventory, files):
-    "Name of a split → (list, its lines): of ImageSets/Main, else of lists that are called like splits"
+    "Name of a split → its lists: of ImageSets/Main, else of texts that are called like splits"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt']
-    main = [p for p in texts if p.parent.name.lower() in ('main','imagesets') and 'imagesets' in map(str.lower, p.parts)]
+    sets = lambda p: 'imagesets' in map(str.lower, inventory.inside(p))
+    main = [p for p in texts if sets(p) and p.parent.name.lower() in ('main','imagesets')]
     bare = [p for p in main if p.stem.lower().rstrip('0123456789') in SPLIT_WORDS]
     main = bare or [p for p in main if split_of(p.stem)] or main
-    if not main:
-        names = {_nfc(p.stem) for p in files}
-        lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
-        main = [p for p in texts if split_of(p.stem) and lists(p)]
-    homes = {next((q.parent for q in p.parents if q.name.lower()=='imagesets'), inventory.root) for p in main}
+    names = {_nfc(p.stem) for p in files}
+    lists = lambda p: any(s in names for l in _lines(p)[:20] for s in _listed_stems(l))
+    about = lambda p: split_of(p.stem) and not _is_label(inventory, p) and not _is_class_file(p)
+    main = main or [p for p in texts if about(p) and lists(p)]
+    homes = {next((q.parent for q in p.parents if q.name.lower()=='imagesets'), inventory.root)
+             for p in main}
     spoken = [split_of_path(h.relative_to(inventory.root).parts) for h in homes]
-    if len(homes)>1 and None not in spoken and len({*spoken})==len(spoken): return {}  # the folders tell
+    if len(homes)>1 and None not in spoken and len({*spoken})==len(spoken):
+        return {}  # the folders tell
     if len(homes)>1: raise _several_sets(homes)
     return _grouped(main, lambda p: p.stem)
 
 # %% ../nbs/03_readers.ipynb #ce9acd0f
 def _listed_stems(line):
-    "What a line of a list may call its annotation: a name; a picture and its annotation; a name and a flag"
+    "What a line of a list may call its annotation: a name; picture and annotation; name and numbers"
     pair = re.split(r'(?<=\.\w{3})\s+|(?<=\.\w{4})\s+', line)
-    ways = [line, *reversed(pair), re.sub(r'\s+-?[01]$', '', line)]
+    xml = [p for p in pair if p.lower().endswith('.xml')]
+    ways = [line, *xml, pair[0], re.sub(r'\s+-?[01]$', '', line), re.sub(r'(\s+-?\d+)+$', '', line)]
     last = [(path_parts(w) or [''])[-1] for w in ways]
     return [re.sub(r'(?i)\.(xml|jpe?g|png|bmp|webp|tiff?|gif)$', '', w) for w in last]
 
 def _several_sets(folders):
-    names = sorted(str(f) for f in folders)
-    return DataError(f'There are several data sets: {", ".join(names)}. Give one of them, or all: '+' '.join(f'--data {n}' for n in names)+'.')
+    names = sorted(str(f) for f in folders); ways = ' '.join(f'--data {n}' for n in names)
+    return DataError(f'There are several data sets: {", ".join(names)}. Give one of them, or all: {ways}.')
 
 # %% ../nbs/03_readers.ipynb #3a10c804
 def _listed(lists, stems, entries, inventory, options):
     "An `Entry` for each line of the lists, in the split that the list is called"
     for split,path in [(s,p) for s,ps in lists.items() for p in ps]:
+        near = lambda p: _agreeing(p.parts, path.parts)
         for line in dict.fromkeys(_lines(path)):
             ways = _listed_stems(line); found = next((stems[s] for s in ways if s in stems), None)
-            if found: yield replace(entries[max(found, key=lambda x: _agreeing(x.parts, path.parts))], split=split)
+            if found: yield replace(entries[max(found, key=near)], split=split)
             else: yield _unannotated(ways[-1], split, path, entries, inventory, options)
 
 def _unannotated(name, split, path, entries, inventory, options):
-    "A listed picture without annotation: damage, or, where that was said, a picture with nothing on it"
-    folder = next(iter(entries)).parent; number = len(entries)
-    if options.unlabelled=='negative' and name.casefold() in inventory.by_stem: return Entry(name, path, [], None, split)
-    return Entry(name, folder/f'{name}.xml', [], None, split, number, error=_no_annotation(folder/f'{name}.xml'))
+    "A listed picture without annotation: damage, or, where that was said, a negative"
+    xml = next(iter(entries)).parent/f'{name}.xml'; empty = options.unlabelled=='negative'
+    if empty and name.casefold() in inventory.by_stem: return Entry(name, path, [], None, split)
+    return Entry(name, xml, [], None, split, len(entries), error=_no_annotation(xml))
 
+def _refuse_several(files, inventory):
+    "Refuse Annotations/ of several sets, unless their folders are splits"
+    homes = {p.parent.parent for p in files if p.parent.name.lower()=='annotations'}
+    spoken = [split_of_path(h.relative_to(inventory.root).parts)
+              for h in homes if h.is_relative_to(inventory.root)]
+    if len(homes)>1 and (None in spoken or len({*spoken})<len(spoken)): raise _several_sets(homes)
+
+# %% ../nbs/03_readers.ipynb #44602df1
 def _read_voc_files(inventory, files, options):
     "A `DetectionData` of these annotations"
     entries = {p: _voc_entry(p, i, inventory, options) for i,p in enumerate(sorted(files))}
     lists = _voc_lists(inventory, files); stems = _grouped(entries, lambda p: _nfc(p.stem))
+    _refuse_several(files, inventory)
     if not lists: return data_of([*entries.values()], inventory, options, spare='no annotation')
-    listed = {(split_of(e.split) or e.split, e.source, e.picture): e for e in _listed(lists, stems, entries, inventory, options)}
-    return data_of([*listed.values()], inventory, options)
+    key = lambda e: (split_of(e.split) or e.split, e.source, e.picture)
+    listed = {key(e): e for e in _listed(lists, stems, entries, inventory, options)}
+    notes, new = [], [e for e in listed.values() if e.image_id is None]
+    for i,e in enumerate(new, len(entries)): e.image_id = i  # pictures with nothing on them
+    kept = _annotated([*listed.values()], entries, notes)
+    rest = [p for p in entries if p not in {e.source for e in listed.values()}]
+    if rest:
+        notes.append(f'{len(rest)} annotations are on no list and are left out: '
+                     f'{_some(rest, inventory)}')
+    return data_of(kept, inventory, options, notes=notes)
 
+# %% ../nbs/03_readers.ipynb #2619a769
+def _annotated(listed, entries, notes):
+    "Entries without those of a split of which nothing is annotated, as a test split may be"
+    kept = []
+    for split,es in _grouped(listed, lambda e: e.split).items():
+        bare = all(e.error and e.source not in entries for e in es)
+        if bare:
+            notes.append(_Note(f'{split}: none of its {len(es)} images has an annotation; it is '
+                               'left out', images=len(es)))
+        else: kept += es
+    return kept or listed
+
+# %% ../nbs/03_readers.ipynb #807a6faf
 FORMATS['voc'] = Format('VOC XML', find_voc, _read_voc_files)
 
 # %% ../nbs/03_readers.ipynb #3a10c805
 def read_voc(
-    root, # folder of XML annotations and pictures: with Annotations, JPEGImages and ImageSets/Main, or any other way
+    root, # folder of XML and pictures: Annotations, JPEGImages, ImageSets/Main, or any way
     one_based:bool=True, # whether corners count from 1, as VOC's own do
     vocab=None, # names to expect, background first; None: the names found, sorted
     on_error:str='raise', # at an annotation that cannot be read: 'raise'; 'fix' and 'skip' leave its image out
 )->DetectionData: # unchecked
-    "Read a folder of VOC annotations, in the splits of its lists or its folders; `DataError` where there are none"
+    "Read a VOC folder, in the splits of its lists or folders; `DataError` where there is none"
     return _read_as('voc', root, ReadOptions(on_error, one_based, vocab=vocab))
 
 def _read_as(kind, root, options):
@@ -1180,93 +1302,121 @@ def _read_as(kind, root, options):
 _NO_BOXES = ('captions','person_keypoints','panoptic','stuff','image_info')
 
 def _holds(path, words):
-    "Whether all these words stand in a JSON file, between quotes; the file is searched and not read"
+    "Whether all these words stand, quoted, in a JSON file; it is searched and not parsed"
     try:
-        with open(_openable(path), 'rb') as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with open(_openable(path), 'rb') as f, mmap.mmap(f.fileno(), 0,
+                                                         access=mmap.ACCESS_READ) as text:
             code = json.detect_encoding(text[:4])
-            return all(text.find(f'"{w}"'.encode(code.replace('utf-16', 'utf-16-le') if code=='utf-16' else code.removesuffix('-sig')))>=0 for w in words)
+            code = 'utf-16-le' if code=='utf-16' else code.removesuffix('-sig')
+            return all(text.find(f'"{w}"'.encode(code))>=0 for w in words)
     except (OSError, ValueError): return False
 
+# %% ../nbs/03_readers.ipynb #47ef6bad
 def find_coco(
     inventory:Inventory, # of a folder
 )->list: # JSON files with images, annotations and categories
-    "The annotation files of a COCO set, wherever they lie; also those that are called so and are damaged"
+    "The annotation files of a COCO set; also those that are called so and are damaged"
     files = [p for p in inventory.others if p.suffix.lower()=='.json']
     official = {p.parent for p in files if p.stem.startswith('instances_')}
     files = [p for p in files if not (p.stem.startswith(_NO_BOXES) and p.parent in official)]
-    single = [p for p in files if _nfc(p.stem).casefold() in inventory.by_stem]  # a file for each picture is another format
+    # a file for each picture is another format
+    single = [p for p in files if _nfc(p.stem).casefold() in inventory.by_stem]
     if len(single)>20: files = [p for p in files if p not in {*single}]
     ours = [p for p in files if _holds(p, ('images','annotations','categories'))]
-    called = lambda p: p.stem.startswith('instances_') or p.stem.lower().rstrip('0123456789') in SPLIT_WORDS
-    return ours+[p for p in files if called(p) and p not in ours and (ours or p.stem.startswith('instances_'))]
+    alike = {p.name for p in ours}; official = lambda p: p.stem.startswith('instances_')
+    called = lambda p: official(p) or ours and (p.name in alike or split_of(p.stem)
+                                                and not p.stem.startswith(_NO_BOXES))
+    return ours+[p for p in files if p not in ours and called(p)]
 
 # %% ../nbs/03_readers.ipynb #3a10c80a
 def _coco_split(path, inventory):
-    "What a file's name, or else its folder, says of its split; a name of its own where they say nothing"
-    stem = re.sub(r'^_?(instances|annotations)[_.]?|[_.]?coco$', '', path.stem) or path.parent.name
-    return split_of(path.stem) or split_of_path(inventory.inside(path)) or '/'.join([*inventory.inside(path), stem])
+    "The split that a file's name, or else its folder, speaks of; else a name of its own"
+    stem = re.sub(r'^_?(instances|annotations)[_.]?|[_.]?coco$', '', path.stem)
+    own = '/'.join(filter(None, (*inventory.inside(path), stem))) or path.stem
+    return split_of(path.stem) or split_of_path(inventory.inside(path)) or own
 
 def _joined(files, inventory):
     "Refuse two files of one split, unless they lie side by side: then they are two parts of it"
     for split,parts in files.items():
         if len({p.parent for p in parts})>1 and split_of(split):
-            raise DataError(f'{inventory.root}: {" and ".join(p.relative_to(inventory.root).as_posix() for p in parts)} are both called {split}. Give --data the one to use, or each folder with a --data of its own.')
+            both = ' and '.join(p.relative_to(inventory.root).as_posix() for p in parts)
+            raise DataError(f'{inventory.root}: {both} are both called {split}. Give --data the one '
+                            'to use, or each folder with a --data of its own.')
 
 def _categories_of(path):
     "The categories of a file without reading all of it, where they can be told so"
     text = _text_of(path); at = [m.end() for m in re.finditer(r'"categories"\s*:\s*(?=\[)', text)]
-    try: cats = json.JSONDecoder().raw_decode(text, at[0])[0] if len(at)==1 else _coco_dict(path)['categories']
+    try:
+        if len(at)!=1: raise ValueError
+        cats = json.JSONDecoder().raw_decode(text, at[0])[0]
     except ValueError: cats = _coco_dict(path)['categories']
     return _coco_categories(cats, path)
 
 # %% ../nbs/03_readers.ipynb #3a10c80b
 def _read_coco_files(inventory, files, options):
     "A `DetectionData` of these annotation files"
-    raw = _grouped(files, lambda p: _coco_split(p, inventory)); notes, entries, cats = [], [], {}; _joined(raw, inventory)
-    splits = settle_splits(raw, inventory, options, notes); wanted = wanted_splits(splits, options.only, inventory)
+    raw = _grouped(files, lambda p: _coco_split(p, inventory))
+    notes, entries, cats = [], [], {}
+    _joined(raw, inventory)
+    splits = settle_splits(raw, inventory, options, notes)
+    wanted = wanted_splits(splits, options.only, inventory)
     for split,paths in splits.items():
         for path in paths:
-            if split in wanted: found, more = _coco_entries(path, options.on_error, notes, split); entries += more
+            if split in wanted:
+                found, more = _coco_entries(path, options.on_error, notes, split); entries += more
             else: found = _categories_of(path)
             _agree(found, cats, path); cats |= found
     _refuse_twice(entries, wanted)
-    data = data_of(entries, inventory, options, cats.values(), notes=notes, spare='no entry in the JSON', count_spare=False)
+    data = data_of(entries, inventory, options, cats.values(), notes=notes,
+                   spare='no entry in the JSON', count_spare=False)
     return replace(data, category_ids=_own_ids(data.vocab, cats))
 
+# %% ../nbs/03_readers.ipynb #b5da3b71
 def _refuse_twice(entries, wanted):
     "Refuse two files of one split that are about the same pictures"
     for split,paths in wanted.items():
         named = [{e.picture for e in entries if e.source==p} for p in paths] if len(paths)>1 else []
         if len(named)>1 and sum(map(len, named))>len(set().union(*named)):
-            raise DataError(f'{" and ".join(map(str, paths))}: both are called {split}, and about the same pictures. Give --data the one to use.')
+            raise DataError(f'{" and ".join(map(str, paths))}: both are called {split}, and about '
+                            'the same pictures. Give --data the one to use.')
 
 FORMATS['coco'] = Format('COCO JSON', find_coco, _read_coco_files)
 
 # %% ../nbs/03_readers.ipynb #3a10c80c
 def read_coco(
-    root, # folder of JSON files and pictures: annotations/instances_*.json, or train.json beside train/, or any other way
+    root, # folder of JSON and pictures: annotations/instances_*.json, train.json, or any way
     on_error:str='raise', # see `read_coco_json`
 )->DetectionData: # unchecked
-    "Read a folder of COCO annotations, each file in the split that its name or its folder says; `DataError` where there are none"
+    "Read a COCO folder, each file in the split that its name says; `DataError` where there is none"
     return _read_as('coco', root, ReadOptions(on_error))
 
 # %% ../nbs/03_readers.ipynb #3a10c812
-_CLASS_FILES = ('classes.txt','_darknet.labels','class_names.txt','names.txt','predefined_classes.txt')
+_CLASS_FILES = ('classes.txt','class.txt','_darknet.labels','class_names.txt','names.txt','labels.txt',
+                'predefined_classes.txt')
 _LABEL_LINE = re.compile(rb'\s*-?\d+(\.0*)?([ \t]+[-+.,\deE]+){4,}\s*?(\r|\n|$)')
 
 def _is_class_file(path): return path.name.lower() in _CLASS_FILES or path.suffix.lower()=='.names'
 
 def _label_folders(inventory):
-    "Folder → its label files: of the first texts that are not empty, one has lines of five or more numbers"
+    "Folder → its label files: one of the first has lines of five or more numbers"
     texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and not _is_class_file(p)]
-    head = lambda p: file_head(inventory, p, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
+    about = lambda p: not inventory.pictures or _stem_of_label(p) in inventory.by_stem
     for folder,ps in _grouped(texts, lambda p: p.parent).items():
-        full = list(islice((p for p in ps if head(p).strip()), 20))
-        looks = any(_LABEL_LINE.match(head(p)) for p in full)
-        if looks or not full and all(_stem_of_label(p) in inventory.by_stem for p in ps): yield folder, ps
+        full = list(islice((p for p in ps if _text_head(inventory, p).strip()), 20))
+        looks = any(_is_label(inventory, p)
+                    and (about(p) or folder!=inventory.root and 'label' in folder.name.lower())
+                    for p in full)
+        if looks or not full and all(map(about, ps)): yield folder, ps
 
+def _text_head(inventory, path):
+    "The beginning of a text without marks, UTF-16 as if it were ASCII"
+    return file_head(inventory, path, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
+
+def _is_label(inventory, path): return bool(_LABEL_LINE.match(_text_head(inventory, path)))
+
+# %% ../nbs/03_readers.ipynb #bdad2a30
 def _stem_of_label(path):
-    "The name of its picture, in small letters and without suffix: labels may be called a.txt or a.jpg.txt"
+    "The name of its picture, in small letters, without suffix: of a.txt and a.jpg.txt alike"
     stem, suffix = os.path.splitext(path.stem)
     return _nfc(stem if suffix.lower() in IMAGE_SUFFIXES else path.stem).casefold()
 
@@ -1284,13 +1434,16 @@ def _load_yaml(path):
     "A YAML file with every value a word: `no` and `01` are names here"
     import yaml
     try:
-        text = _text_of(path); root = yaml.compose(text, Loader=yaml.BaseLoader); nodes, seen = [root], set()
+        text = _text_of(path)
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
+        nodes, seen = [root], set()
         while nodes:
             node = nodes.pop()
             if node is None or id(node) in seen: continue
             seen.add(id(node)); kind = node.tag.rpartition(':')[2]
             if kind not in ('str','seq','map'): raise ValueError(f'it has the tag {node.tag}')
-            if kind!='str': nodes += [x for v in node.value for x in (v if isinstance(v, tuple) else [v])]
+            if kind!='str':
+                nodes += [x for v in node.value for x in (v if isinstance(v, tuple) else [v])]
         d = yaml.load(text, Loader=yaml.BaseLoader)
     except DataError: raise
     except Exception as e:
@@ -1302,8 +1455,10 @@ def _load_yaml(path):
 def _yolo_configs(inventory):
     "The YAML files that name classes, and those that are called as if they did"
     called = ('data.yaml','data.yml','dataset.yaml','dataset.yml')
-    speaks = lambda p: re.search(rb'(^|[\s{,"\'])names["\']?\s*:', file_head(inventory, p, 65536).replace(b'\0', b''))
-    return [p for p in inventory.others if p.suffix.lower() in ('.yaml','.yml') and (p.name.lower() in called or speaks(p))]
+    speaks = lambda p: re.search(rb'(^|[\s{,"\'])names["\']?\s*:',
+                                 file_head(inventory, p, 65536).replace(b'\0', b''))
+    return [p for p in inventory.others if p.suffix.lower() in ('.yaml','.yml')
+            and (p.name.lower() in called or speaks(p))]
 
 # %% ../nbs/03_readers.ipynb #3a10c814
 def _yolo_config(inventory):
@@ -1313,13 +1468,19 @@ def _yolo_config(inventory):
     named = {p: d for p,d in found.items() if 'names' in d} or {p: d for p,d in found.items() if d}
     usual = {p: d for p,d in named.items() if p.stem.lower() in ('data','dataset')}
     named = usual or named; first = min(named, key=lambda p: len(p.parts), default=None)
+    if any(not p.is_relative_to(first.parent) for p in named):
+        raise _several_sets({p.parent for p in named})
+    named = {p: d for p,d in named.items() if p.parent==first.parent} if first else {}
     if any(d!=named[first] for d in named.values()):
-        raise DataError(f'{inventory.root}: {" and ".join(p.relative_to(inventory.root).as_posix() for p in named)} describe different sets. Give --data the one to use.')
+        raise DataError(f'{inventory.root}: '
+                        f'{" and ".join(p.relative_to(inventory.root).as_posix() for p in named)} '
+                        'describe different sets. Give --data the one to use.')
     if first: return first, named[first]
     darknet = [p for p in inventory.others if p.suffix.lower()=='.data']
     pairs = [l.partition('=')[::2] for p in darknet[:1] for l in _lines(p) if '=' in l]
     return (darknet[0] if darknet else inventory.root), {k.strip(): v.strip() for k,v in pairs}
 
+# %% ../nbs/03_readers.ipynb #ce7050b6
 def _named_file(inventory, place):
     "The other file that a path from anywhere means; None where there is none"
     parts = path_parts(place); found = inventory.named(parts[-1].lower()) if parts else []
@@ -1330,53 +1491,68 @@ def _named_file(inventory, place):
 def _yolo_names(inventory):
     "Names of the classes, in order of their numbers"
     path, config = _yolo_config(inventory); names = config.get('names')
-    if isinstance(names, str) and (file := _named_file(inventory, names)): return _class_lines([file])
+    if isinstance(names, str) and (file := _named_file(inventory, names)):
+        return _class_lines([file])
     if isinstance(names, dict):  # number: name
         if not all(k.isdecimal() and int(k)<10_000 for k in names):
             raise DataError(f'{path}: the keys of "names:" are no class numbers: {[*names][:5]}. Count from 0.')
         by_number = {int(k): n for k,n in names.items()}
-        names = [by_number.get(k, f'class {k}') for k in range(max(by_number, default=-1)+1)]
-    if names and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        # None: a number without a name
+        names = [by_number.get(k) for k in range(max(by_number, default=-1)+1)]
+    if names and not (isinstance(names, list) and all(isinstance(n, (str,type(None))) for n in names)):
         raise DataError(f'{path}: "names:" is no list of names, but {names if isinstance(names, str) else "list"}. Write names: [cat, dog].')
-    if names and not all(n.strip() for n in names): raise DataError(f'{path}: class {[bool(n.strip()) for n in names].index(False)} has no name. Give it one.')
-    if names: return [n.strip() for n in names]
-    files = [p for p in inventory.others if _is_class_file(p)]; own = [p for p in files if not p.name.startswith('predefined')]
+    names = [n if n is None else n.strip() for n in names or []]
+    if '' in names: raise DataError(f'{path}: class {names.index("")} has no name. Give it one.')
+    if names: return names
+    files = [p for p in inventory.others if _is_class_file(p)]
+    own = [p for p in files if not p.name.startswith('predefined')]
     if files: return _class_lines(own or files)
     raise DataError(f'{inventory.root}: no class names. Add a data.yaml with "names:", or a classes.txt with one name a line.')
 
 # %% ../nbs/03_readers.ipynb #f18f1abe
 def _class_lines(files):
     "The lines of a list of classes; several lists must say the same"
-    lists = {p: [l.strip() for l in _text_of(p).rstrip().splitlines()] for p in files}; first = next(iter(lists))
+    lists = {p: [l.strip() for l in _text_of(p).rstrip().splitlines()] for p in files}
+    first = next(iter(lists))
     other = next((p for p in lists if lists[p]!=lists[first]), None)
     if other: raise DataError(f'{first} and {other} name different classes. Keep the one to use.')
-    if '' in lists[first]: raise DataError(f'{first}: line {lists[first].index("")+1} is empty, where the name of class {lists[first].index("")} should stand. Write it.')
+    if '' in lists[first]:
+        raise DataError(f'{first}: line {lists[first].index("")+1} is empty, where the name of '
+                        f'class {lists[first].index("")} should stand. Write it.')
     return lists[first]
 
 # %% ../nbs/03_readers.ipynb #3a10c817
 def _folder_of(place, split, inventory, base):
-    "The folder that a path from anywhere means, with pictures in it and of no other split; None where there is none"
+    "The folder with pictures, and of no other split, that a path from anywhere means; or None"
     parts = [p for p in path_parts(place) if '*' not in p]; low = [p.casefold() for p in parts]
     if not parts: return base
-    full = inventory.cache.setdefault('full', {q for p in inventory.pictures for q in p.parents})
+    full = inventory.cache.setdefault('full',
+                                      {q for p in inventory.pictures
+                                       for q in p.parents if q.is_relative_to(inventory.root)})
     inside = lambda f: f.relative_to(inventory.root).parts
     found = [f for f in inventory.folders if f.name.casefold()==low[-1] and f in full]
     exact = [f for f in found if f in (base/Path(*parts), inventory.root/Path(*parts))]
-    speaks = split_of_path(tuple(parts)) or split
-    found = exact or [f for f in found if split_of_path(inside(f)) in (None, speaks)]
+    own = split_of_path(tuple(parts)); speaks = own or split
+    below = lambda f: {split_of_path(inside(g)) for g in full if g.is_relative_to(f)}-{None, speaks}
+    fits = lambda f: split_of_path(inside(f))==own if own else split_of_path(inside(f)) in (None, split) and not below(f)
+    found = exact or [f for f in found if fits(f)]
     agree = lambda f: _agreeing([p.casefold() for p in inside(f)][::-1], low[::-1])
-    return max(found, key=lambda f: (agree(f), split_of_path(inside(f))==speaks, -len(f.parts)), default=None)
+    return max(found, key=lambda f: (agree(f), split_of_path(inside(f))==speaks, -len(f.parts)),
+               default=None)
 
 # %% ../nbs/03_readers.ipynb #6a74e903
 def _place_of(place, split, inventory, base):
-    "(pictures, None) of a folder, (pictures, the lines that lead nowhere) of a list; None where the path leads nowhere"
+    "(pictures, lines of a list that lead nowhere); None where the path leads nowhere"
     if not isinstance(place, str): return None
     if place.lower().endswith('.txt'):
         file = _named_file(inventory, place)
         return _pictures_listed(file, split, inventory) if file else None
-    if folder := _folder_of(place, split, inventory, base): return [p for p in inventory.pictures if p.is_relative_to(folder)], []
-    away = next((d for d in (base/place, Path(place)) if _is_dir(d) and not inventory.root.resolve().is_relative_to(d.resolve())), None)
-    return (take_inventory(away).pictures, []) if away and not away.is_relative_to(inventory.root) else None
+    if folder := _folder_of(place, split, inventory, base):
+        return [p for p in inventory.pictures if p.is_relative_to(folder)], []
+    away = next((d for d in (base/place, Path(place)) if _is_dir(d)
+                 and not inventory.root.resolve().is_relative_to(d.resolve())), None)
+    outside = away and not away.is_relative_to(inventory.root)
+    return (take_inventory(away).pictures, []) if outside else None
 
 # %% ../nbs/03_readers.ipynb #3a10c818
 def _pictures_listed(path, split, inventory):
@@ -1384,25 +1560,31 @@ def _pictures_listed(path, split, inventory):
     found, lost = [], []
     for line in dict.fromkeys(_lines(path)):
         picture, _, rivals = inventory.find_picture(line, path, split)
-        if rivals: raise DataError(f'{path}: {line!r} could be {picture} or {rivals[0]}. Write it with its folder.')
+        if rivals:
+            raise DataError(f'{path}: {line!r} could be {picture} or {rivals[0]}. Write it with '
+                            'its folder.')
         if picture: found.append(picture)
         else: lost.append(line)
     return found, lost
 
 def _yolo_lists(inventory):
     "Split → lists, of the texts that are called like a split and list pictures"
-    texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and split_of(p.stem) and not _is_class_file(p)]
-    pictures = lambda p: any(inventory.candidates(l)[0] for l in _lines(p)[:5])
+    texts = [p for p in inventory.others if p.suffix.lower()=='.txt' and split_of(p.stem)
+             and not _is_class_file(p)]
+    names = lambda p: any(inventory.candidates(l)[0] for l in _lines(p)[:5])
+    pictures = lambda p: not _is_label(inventory, p) and names(p)
     return _grouped([p for p in texts if pictures(p)], lambda p: split_of(p.stem))
 
 def _nothing(entries): return entries in (None, '', 'null', '~', 'None') or entries==[]
 
 # %% ../nbs/03_readers.ipynb #cebe0dcb
 def _yolo_entries(inventory):
-    "(where it stands, split → the places it names) of data.yaml and obj.data, else of lists in the folder"
+    "(where it stands, split → places) of data.yaml and obj.data, else of lists in the folder"
     path, config = _yolo_config(inventory)
-    places = {k: v if isinstance(v, list) else [v] for k,v in config.items() if k in SPLIT_WORDS or k.lower() in SPLIT_WORDS}
-    places = _grouped([(SPLIT_WORDS[k.lower()], p) for k,ps in places.items() for p in ps if not _nothing(p)], lambda x: x[0])
+    places = {k: v if isinstance(v, list) else [v]
+              for k,v in config.items() if k in SPLIT_WORDS or k.lower() in SPLIT_WORDS}
+    places = _grouped([(SPLIT_WORDS[k.lower()], p) for k,ps in places.items()
+                       for p in ps if not _nothing(p)], lambda x: x[0])
     if not places: return path, {s: [str(p) for p in ps] for s,ps in _yolo_lists(inventory).items()}
     return path, {s: [p for _,p in ps] for s,ps in places.items()}
 
@@ -1412,58 +1594,79 @@ def _yolo_splits(inventory, labels, options, notes):
     (path, places), usual = _yolo_entries(inventory), _usual_pictures(inventory, labels)
     base, splits, lost = path if path==inventory.root else path.parent, {}, {}
     for split,place in [(s,p) for s,ps in places.items() for p in ps]:
-        found = _place_of(place, split, inventory, base)
-        if found and (found[0] or not found[1]): splits.setdefault(split, []).extend([*found[0], *(inventory.missing(l, path) for l in found[1])])
-        elif found: lost[split] = f'none of the {len(found[1])} pictures that {place} lists is there; the first is {found[1][0]}', len(found[1])
-        else: lost[split] = f'{_short(place)[:80]} leads nowhere', 0
-    found = bool(splits)
+        found, gone = _place_of(place, split, inventory, base) or (None, [])
+        if found is None: lost[split] = f'{_short(place)[:80]} leads nowhere', 0
+        elif gone and not found: lost[split] = _none_of(gone, place), len(gone)
+        else: splits.setdefault(split, []).extend([*found,
+                                                   *(inventory.missing(l, path) for l in gone)])
+    if not splits and not lost: return usual, False
+    listed = bool(splits); wanted = lambda s: not options.only or s in map(split_of, options.only) or 'val' not in places
     for split,(why,n) in lost.items():
-        if split in usual and split not in splits: splits[split] = usual[split]; notes.append(f'{path.name}: {split}: {why}; the pictures of the folder {split} are taken')
-        elif split not in splits: _or_note(DataError(f'{path}: {split}: {why}. Correct it, or take the line out.'), 'fix' if split=='test' else options.on_error, notes, images=n)
-    if found: return {s: [*dict.fromkeys(ps)] for s,ps in splits.items()}, True
-    return usual, False
+        if split in splits or not wanted(split): continue
+        if split in usual: splits[split] = usual[split]
+        if split in usual: notes.append(f'{path.name}: {split}: {why}; the folder {split} is taken')
+        else: _or_note(DataError(f'{path}: {split}: {why}. Correct it, or take the line out.'),
+                       'fix' if split=='test' else options.on_error, notes, images=n)
+    return (_unique(splits), True) if listed else (usual, False)
 
 # %% ../nbs/03_readers.ipynb #beeb8bca
+def _none_of(lines, place):
+    return f'none of the {len(lines)} pictures that {place} lists is there; the first is {lines[0]}'
+
+def _unique(splits): return {s: [*dict.fromkeys(items)] for s,items in splits.items()}
+
 def _usual_pictures(inventory, labels):
     "Split, or what it is called → the pictures of folders that have labels, or are called images"
     ours = lambda f: labels.of(f) or 'images' in (p.lower() for p in f.relative_to(inventory.root).parts)
-    folders = {f: ps for f,ps in _grouped(inventory.pictures, lambda p: p.parent).items() if ours(f) and f.name.lower() not in _MASK_FOLDERS}
+    groups = _grouped((p for p in inventory.pictures if not _is_mask(p)), lambda p: p.parent)
+    folders = {f: ps for f,ps in groups.items() if ours(f)}
     inside = lambda f: f.relative_to(inventory.root).parts
-    speaks = lambda f: split_of_path(inside(f)) or (split_of_path(inside(labels.of(f))) if labels.of(f) else None) or ''
+    speaks = lambda f: split_of_path(inside(f)) or split_of_path(inside(labels.of(f) or f)) or ''
     return {s: [p for f in fs for p in folders[f]] for s,fs in _grouped(folders, speaks).items()}
 
 # %% ../nbs/03_readers.ipynb #3a10c81a
 class _Labels:
     "Which label file belongs to a picture"
     def __init__(self, inventory):
-        self.inventory, self.folders, self.known = inventory, dict(_label_folders(inventory)), {}
+        self.root, self.folders, self.known = inventory.root, dict(_label_folders(inventory)), {}
         self.stems = {f: {_stem_of_label(p): p for p in ps} for f,ps in self.folders.items()}
         self.pictures = _grouped(inventory.pictures, lambda p: p.parent)
+        twins = {_low(_twin(f, self.root) or f) for f in self.pictures}
+        self.taken = {f for f in self.folders if f in self.pictures or _low(f) in twins}
     def of(self, folder): # of pictures
         "The folder of their labels; None where they have none"
-        if folder not in self.known: self.known[folder] = self._look(folder)
+        if folder not in self.known: self.known[folder] = _labels_for(self, folder)
         return self.known[folder]
-    def _look(self, folder):
-        twin = _twin(folder, self.inventory.root)
-        twin = next((f for f in self.folders if twin and f.as_posix().casefold()==twin.as_posix().casefold()), None)
-        if twin or folder in self.folders: return twin or folder
-        inside = lambda f: f.relative_to(self.inventory.root).parts if f.is_relative_to(self.inventory.root) else ()
-        mine, split = {_nfc(p.stem).casefold() for p in self.pictures.get(folder, [])}, split_of_path(inside(folder))
-        others = [f for f in self.folders if split_of_path(inside(f)) in (None, split) or split is None]
-        shared = lambda f: (len(mine & self.stems[f].keys()), _agreeing(f.parts, folder.parts), _agreeing(f.parts[::-1], folder.parts[::-1]))
-        best = max(others, key=shared, default=None)
-        return best if best and shared(best)[0] else None
     def label(self, picture): # path
         "Its label file; None where it has none"
-        folder = self.of(picture.parent); stem = _nfc(picture.stem).casefold()
+        folder, stem = self.of(picture.parent), _nfc(picture.stem).casefold()
         if folder: return self.stems[folder].get(stem)
         away = (_twin(picture.parent, picture.parents[-1]) or picture.parent)/f'{picture.stem}.txt'
-        return away if not picture.is_relative_to(self.inventory.root) and _is_file(away) else None
+        return away if not picture.is_relative_to(self.root) and _is_file(away) else None
 
 # %% ../nbs/03_readers.ipynb #34dcd66e
+def _labels_for(labels, folder):
+    "The label folder of a folder of pictures: its twin, itself, or the one sharing most names"
+    twin = _twin(folder, labels.root)
+    twin = next((f for f in labels.folders if twin and _low(f)==_low(twin)), None)
+    if twin or folder in labels.folders: return twin or folder
+    speaks = lambda f: split_of_path(f.relative_to(labels.root).parts) if f.is_relative_to(labels.root) else None
+    mine, split = {_nfc(p.stem).casefold() for p in labels.pictures.get(folder, [])}, speaks(folder)
+    others = [f for f in labels.folders if f not in labels.taken
+              and (not split or speaks(f) in (None, split))]
+    near = lambda f: (_agreeing(f.parts, folder.parts),
+                      _agreeing(f.parts[::-1], folder.parts[::-1]))
+    shared = lambda f: (len(mine & labels.stems[f].keys()), *near(f))
+    best = max(others, key=shared, default=None)
+    return best if best and shared(best)[0] else None
+
+def _low(path): return path.as_posix().casefold()
+
+# %% ../nbs/03_readers.ipynb #fd7c0c0a
 def _twin(folder, root):
     "The folder with `labels` for the last `images` in its path; None where it has none"
-    parts = list(folder.relative_to(root).parts) if folder.is_relative_to(root) else list(folder.parts)
+    root = root if folder.is_relative_to(root) else Path(folder.anchor)
+    parts = list(folder.relative_to(root).parts)
     at = [i for i,p in enumerate(parts) if p.lower()=='images'][-1:]
     for i in at: parts[i] = 'labels'
     return root/Path(*parts) if at else None
@@ -1475,15 +1678,18 @@ def _yolo_orphans(labels, folders, inventory):
         pictures = [f for f in labels.pictures if labels.of(f)==folder]
         stems = {_nfc(p.stem).casefold() for f in pictures for p in labels.pictures[f]}
         for stem,p in labels.stems[folder].items():
-            head = file_head(inventory, p, 1024).replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe')
-            label = _LABEL_LINE.match(head) or not head.strip() and folder not in pictures
+            empty = not _text_head(inventory, p).strip()
+            label = _is_label(inventory, p) or empty and folder not in pictures
             if stem not in stems and label: yield p, (pictures or [folder])[0]
 
-def _refuse_one_based(numbers, names, root):
-    n = len(names)
-    if numbers and min(numbers)>=1 and max(numbers)==n:
-        raise DataError(f'{root}: the class numbers run from {min(numbers)} to {n}, and there are {n} names: they seem to count from 1, and YOLO counts from 0. '
-                        'Subtract 1 in each label file, or put a name for class 0 in front.')
+def _refuse_one_based(numbers, names, root, notes):
+    n, lowest, most = len(names), min(numbers, default=0), max(numbers, default=0)
+    if lowest>=1 and most==n:
+        raise DataError(f'{root}: the class numbers run from {lowest} to {n}, and there are {n} '
+                        'names: they seem to count from 1, and YOLO counts from 0. Subtract 1 '
+                        'in each label file, or put a name for class 0 in front.')
+    if lowest==1 and not is_background(names[0] or 'background'):
+        notes.append(f'no object is of class 0 ({names[0]}): do the class numbers count from 1?')
 
 # %% ../nbs/03_readers.ipynb #2ddd1769
 def _yolo_entry(picture, label, split, names, n_keypoints, options):
@@ -1493,30 +1699,51 @@ def _yolo_entry(picture, label, split, names, n_keypoints, options):
     try: objects = read_yolo_txt(label, image_size(picture), notes, n_keypoints)
     except DataError as e: return replace(entry, error=e)
     for o in objects:
-        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names)
+        o['class'] = c = o.pop('label')-1; known = 0<=c<len(names) and names[c] is not None
         o.update(name=names[c]) if known else o.update(name=None, said=f'class {c}')
     return replace(entry, objects=objects)
 
 # %% ../nbs/03_readers.ipynb #3a10c81d
+_LABELS_LIE = 'A label lies in labels/ where its image lies in images/.'
+
+def _n_keypoints(config):
+    "How many numbers stand behind each box, as `kpt_shape: [points, numbers each]` says"
+    shape = config.get('kpt_shape')
+    return math.prod(int(n) if str(n).isdecimal() else 0
+                     for n in shape) if isinstance(shape, list) else 0
+
+def _yolo_split(split, pictures, labels, listed, inventory, options, notes):
+    "[(picture, its label or None)] of one split; none where nobody has labelled it"
+    found = [(p, labels.label(p)) for p in pictures]
+    if not any(l for _,l in found):
+        why = f'{split}: none of its {len(pictures)} images has a label file; it is left out'
+        notes.append(_Note(why, images=len(pictures)))
+        return []
+    for l,d in _yolo_orphans(labels, sorted({labels.of(p.parent) for p in pictures}-{None}),
+                             inventory):
+        why = f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'
+        _or_note(DataError(why), options.on_error, notes, images=1)
+    return [(p,l) for p,l in found if l or listed or labels.of(p.parent)!=p.parent]
+
+# %% ../nbs/03_readers.ipynb #d073ee1c
 def _read_yolo_files(inventory, files, options):
     "A `DetectionData` of these label files"
     names, notes, labels, entries = _yolo_names(inventory), [], _Labels(inventory), []
     if not inventory.pictures: raise DataError(_no_pictures([Entry('', p, []) for p in files], inventory))
     raw, listed = _yolo_splits(inventory, labels, options, notes)
-    splits = settle_splits(raw, inventory, options, notes); config = _yolo_config(inventory)[1]
-    n_keypoints = math.prod(int(n) if str(n).isdecimal() else 0 for n in config['kpt_shape']) if isinstance(config.get('kpt_shape'), list) else 0
+    nobody = len(raw)>1 and '' in raw and not any(map(labels.label, raw['']))
+    if nobody: notes.append(_left(raw.pop(''), 'no label file'))
+    splits, shape = settle_splits(raw, inventory, options, notes), _n_keypoints(_yolo_config(inventory)[1])
     for split,pictures in wanted_splits(splits, options.only, inventory).items():
-        with_labels = [(p, labels.label(p)) for p in pictures]; folders = {labels.of(p.parent) for p in pictures}-{None}
-        if not any(l for _,l in with_labels):
-            notes.append(_Note(f'{split}: none of its {len(pictures)} images has a label file; it is left out', images=len(pictures))); continue
-        if not listed: with_labels = [(p,l) for p,l in with_labels if l or labels.of(p.parent)!=p.parent]
-        for l,d in _yolo_orphans(labels, sorted(folders), inventory):
-            _or_note(DataError(f'{l}: no such image as {l.stem} in {d}. Add it or remove the label file, or pass on_error="skip".'), options.on_error, notes, images=1)
-        entries += [_yolo_entry(p, l, split, names, n_keypoints, options) for p,l in with_labels]
-    if not entries: raise DataError(f'{inventory.root}: no label files for its images. A label lies in labels/ where its image lies in images/. {"; ".join(notes)}')
-    _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root)
-    data = data_of(entries, inventory, options, names, notes=notes, spare=None if listed else 'no text file beside them')
-    numbers = {n: k for k,n in reversed([*enumerate(names)])}
+        pairs = _yolo_split(split, pictures, labels, listed, inventory, options, notes)
+        entries += [_yolo_entry(p, l, split, names, shape, options) for p,l in pairs]
+    if not entries: raise DataError(f'{inventory.root}: no label files for its images. '
+                                    f'{_LABELS_LIE} {"; ".join(notes)}')
+    _refuse_one_based({o['class'] for e in entries for o in e.objects}, names, inventory.root,
+                      notes)
+    named, numbers = [n for n in names if n is not None], {n: k for k,n in reversed([*enumerate(names)])}
+    spare = None if listed else 'no text file beside them'
+    data = data_of(entries, inventory, options, named, notes=notes, spare=spare)
     return replace(data, category_ids=(-1, *(numbers.get(n, -1) for n in data.vocab[1:])))
 
 # %% ../nbs/03_readers.ipynb #d70f15d1
@@ -1527,7 +1754,7 @@ def read_yolo(
     root, # folder with label files, pictures, and data.yaml or classes.txt
     on_error:str='raise', # at an image or a label file that cannot be read: 'raise'; 'fix' and 'skip' leave the image out
 )->DetectionData: # unchecked
-    "Read a YOLO folder: one text file an image, boxes as fractions; `DataError` where there are none"
+    "Read a YOLO folder: one text an image, boxes as fractions; `DataError` where there is none"
     return _read_as('yolo', root, ReadOptions(on_error))
 
 # %% ../nbs/03_readers.ipynb #30feadee
@@ -1583,7 +1810,8 @@ def _object_faults(record, i, box, vocab):
     found, mended = mend_box(box, record.size_hw)
     label, names = record.labels[i], ', '.join(vocab[1:6])+(' …' if len(vocab)>6 else '')
     if label==0: found = ['has label 0, which is background and no object', *found]
-    elif not 1<=label<len(vocab): found = [f'is none of the {len(vocab)-1} classes ({names})', *found]
+    elif not 1<=label<len(vocab):
+        found = [f'is none of the {len(vocab)-1} classes ({names})', *found]
     return found, mended
 
 # %% ../nbs/03_readers.ipynb #3a10c830
@@ -1593,10 +1821,13 @@ def _check_objects(record, vocab):
     keep = (record.labels>=1) & (record.labels<len(vocab)); sound = keep & _sound(boxes, size)
     for i in range(len(boxes)):
         was, found, mended = boxes[i].tolist(), [], boxes[i]
-        if not sound[i]: found, mended = _object_faults(record, i, boxes[i], vocab)  # most are sound: look closely at the others only
+        if not sound[i]:
+            # most are sound: look closely at the others only
+            found, mended = _object_faults(record, i, boxes[i], vocab)
         if mended is None: keep[i] = False
         else: boxes[i] = mended
-        if keep[i] and (first := seen.setdefault((*boxes[i].tolist(), int(record.labels[i]), bool(record.crowd[i])), i))!=i:
+        if keep[i] and (first := seen.setdefault((*boxes[i].tolist(), int(record.labels[i]),
+                                                  bool(record.crowd[i])), i))!=i:
             keep[i] = False; found.append(f'is object {first} once more')
         who = f'{record.file_name}: object {i}'+(f' ({record.said[i]})' if i<len(record.said) else '')
         cost = dict(mended=1) if keep[i] else dict(objects=1)
@@ -1623,7 +1854,8 @@ def check_record(
     except DataError as e: _or_note(e, on_error, why := [], images=1); return None, why
     size = tuple(map(int, size)); frame, boxes = _frame_fault(record, size, turn)
     if boxes is None and on_error!='raise': return None, [_Note(frame, images=1)]
-    boxes, keep, faults = _check_objects(replace(record, size_hw=size, boxes_px=record.boxes_px if boxes is None else boxes), vocab)
+    boxes = record.boxes_px if boxes is None else boxes
+    boxes, keep, faults = _check_objects(replace(record, size_hw=size, boxes_px=boxes), vocab)
     if frame: faults.insert(0, _Note(frame, mended=1))
     if faults and on_error=='raise':
         hint = f' ({_FROM_ZERO})' if looks_zero_based([record]) else ''
@@ -1661,13 +1893,14 @@ def check_data(
     data:DetectionData, # as a reader found it; its splits are changed in place
     on_error:str='raise', # see `check_records`
 )->DetectionData: # the same object
-    "Check all splits of a data set; what was mended or left out is counted in its notes; `DataError` where nothing is left"
+    "Check all splits; what was mended or left out is in the notes; `DataError` where nothing is left"
     if on_error!='raise' and any(map(looks_zero_based, data.splits.values())):
         data.notes.append(f'boxes begin at −1: {_FROM_ZERO}; mending moves them all')
     for split,records in data.splits.items():
         kept, faults = check_records(records, data.vocab, on_error); data.splits[split] = kept
         if faults: data.notes += [f'{split}: {len(faults)} faults, {len(records)-len(kept)} images left out', *faults]
-        if kept and not any(len(r.labels) for r in kept): data.notes.append(f'{split}: no objects on its {len(kept)} images')
+        if kept and not any(len(r.labels) for r in kept):
+            data.notes.append(f'{split}: no objects on its {len(kept)} images')
     if not any(data.splits.values()): raise DataError(f'{data.name}: no images left. Check the folder{", and its notes: " if data.notes else ""}{"; ".join(data.notes[:3])}.')
     data.splits = {k: v for k,v in data.splits.items() if v}  # an empty list is no split
     if any(data.counts.values()): data.notes.insert(0, 'images left out: {images}; objects left out of the others: {objects}; mended: {mended}'.format(**data.counts))
@@ -1763,23 +1996,29 @@ def unread_formats(
     "What a folder holds that we know and do not read"
     _later_formats(); said = [s for ask in UNREAD_FORMATS if (s := ask(inventory))]
     films = [p.name for p in inventory.others if p.suffix.lower() in VIDEO_SUFFIXES]
-    if films: said.append(f'{films[0]}{f" and {len(films)-1} more are videos" if len(films)>1 else " is a video"}: extract frames first.')
+    if films:
+        more = f' and {len(films)-1} more are videos' if len(films)>1 else ' is a video'
+        said.append(f'{films[0]}{more}: extract frames first.')
     return ' '.join(said)
 
 def _later_formats():
     for module in FORMAT_MODULES:
-        if importlib.util.find_spec(f'ssd_tutorial.{module}'): importlib.import_module(f'ssd_tutorial.{module}')
+        if importlib.util.find_spec(f'ssd_tutorial.{module}'):
+            importlib.import_module(f'ssd_tutorial.{module}')
 
 # %% ../nbs/03_readers.ipynb #2b6c1e9c
 def _formats_in(inventory, notes):
-    "Name → files, of every format that a folder is in; copies made of another are left unread, with a note"
+    "Name → files, of every format that a folder is in; copies of another are left, with a note"
     _later_formats(); found = {n: fs for n,f in FORMATS.items() if (fs := f.find(inventory))}
-    weak = [n for n,fs in found.items() if n=='yolo' and not any(p.suffix.lower()=='.txt' and not _is_class_file(p) for p in fs)]
+    weak = [n for n,fs in found.items() if n=='yolo'
+            and not any(p.suffix.lower()=='.txt' and not _is_class_file(p) for p in fs)]
     copies = [n for n in found if FORMATS[n].secondary]
     for n in [*weak, *copies]:
         if len(found)>1:
             files = found.pop(n)
-            if n in copies: notes.append(f'{files[0].name}: left unread, since {FORMATS[next(iter(found))].title} is there, too')
+            if n in copies:
+                notes.append(f'{files[0].name}: left unread, since '
+                             f'{FORMATS[next(iter(found))].title} is there, too')
     return found
 
 # %% ../nbs/03_readers.ipynb #3a10c821
@@ -1789,49 +2028,68 @@ def _two_ways(found, root):
         common = Path(os.path.commonpath([p.parent for p in files])); n = len(files)
         return f'{n} file{"s"*(n>1)} in {common if common!=root else root}'
     ways = ' and '.join(f'{FORMATS[n].title} ({where(fs)})' for n,fs in found.items())
-    return f'{root}: it can be read in {len(found)} ways: {ways}. Say which: '+' or '.join(f'--data {n}:{root}' for n in found)+'.'
+    choose = ' or '.join(f'--data {n}:{root}' for n in found)
+    return f'{root}: it can be read in {len(found)} ways: {ways}. Say which: {choose}.'
 
+# %% ../nbs/03_readers.ipynb #f1ccdf56
 def _not_known(inventory):
     "The message where nothing is recognised"
-    root = inventory.root; inside = sorted({p.relative_to(root).parts[0] for p in (*inventory.pictures, *inventory.others)})
-    empty = [f'{f.name}/ (empty)' for f in inventory.folders if f.parent==root and f!=root and f.name not in inside]
+    root = inventory.root
+    inside = sorted({p.relative_to(root).parts[0]
+                     for p in (*inventory.pictures, *inventory.others)})
+    empty = [f'{f.name}/ (empty)'
+             for f in inventory.folders if f.parent==root and f!=root and f.name not in inside]
     names = sorted([n+'/'*_is_dir(root/n) for n in inside]+empty)
     seen = f'It holds {", ".join(names[:6])}{f" and {len(names)-6} more" if len(names)>6 else ""}' if names else 'It is empty'
     more = unread_formats(inventory)
-    return f'{root}: not a data set we know. {more+" " if more else ""}{seen}; expected Annotations/ (VOC), annotations/instances_*.json or train.json (COCO), or images/ and labels/ (YOLO), under these names or others.'
+    return (f'{root}: not a data set we know. {more+" " if more else ""}{seen}; expected '
+            'Annotations/ (VOC), annotations/instances_*.json or train.json (COCO), or images/ and '
+            'labels/ (YOLO), under these names or others.')
 
 # %% ../nbs/03_readers.ipynb #3a10c822
 def _open_source(source):
-    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, a data.yaml or a JSON file"
+    "(format or None, `Inventory`) of a folder, FORMAT:FOLDER, or a file that describes a set"
     kind, root = None, Path(os.path.expanduser(source)); name,_,rest = str(source).partition(':')
     _later_formats()
-    if rest and name in FORMATS and not root.exists(): kind, root = name, Path(os.path.expanduser(rest))
+    if rest and name in FORMATS and not root.exists():
+        kind, root = name, Path(os.path.expanduser(rest))
     if _is_dir(root): return kind, take_inventory(root)
     suffix = root.suffix.lower()
-    if not _is_file(root) or suffix not in ('.yaml','.yml','.json'):
+    if not _is_file(root) or suffix not in ('.yaml','.yml','.json','.csv','.xml'):
         what = 'a file, not a folder' if _is_file(root) else 'no such folder'
-        raise DataError(f'{root}: {what}. Give the folder of a data set, its data.yaml or its COCO JSON, or one of: generated, {", ".join(DATASETS)}.')
-    if suffix=='.json': return 'coco', replace(take_inventory(_home_of(root)), cache={'files': [root]})
-    path = _load_yaml(root).get('path'); base = root.parent/path if isinstance(path, str) and path else root.parent
-    inside = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
-    return 'yolo', replace(take_inventory(base if inside else root.parent), cache={'config': root})
+        raise DataError(f'{root}: {what}. Give the folder of a data set, its data.yaml or its COCO '
+                        f'JSON, or one of: generated, {", ".join(DATASETS)}.')
+    if suffix not in ('.yaml','.yml'): return _kind_of(root)
+    path = _load_yaml(root).get('path')
+    base = root.parent/path if isinstance(path, str) and path else root.parent
+    away = _is_dir(base) and not base.resolve().is_relative_to(root.parent.resolve())
+    return 'yolo', replace(take_inventory(base if away else root.parent), cache={'config': root})
 
-def _home_of(path):
-    "The folder that a JSON file describes: its own, or the one above where it lies among annotations only"
+# %% ../nbs/03_readers.ipynb #48a1a13e
+def _kind_of(path):
+    "(format, `Inventory`) of one annotation file, in the folder that it describes"
     alone = path.parent.name.lower() in ('annotations','labels','annotation','json')
-    return path.parent.parent if alone else path.parent
+    home = path.parent.parent if alone else path.parent
+    inventory = take_inventory(home)
+    if not inventory.pictures: inventory = take_inventory(home.parent)
+    kind = next((n for n,f in FORMATS.items() if path in f.find(inventory)),
+                'coco' if path.suffix.lower()=='.json' else None)
+    if kind: return kind, replace(inventory, cache={'files': [path]})
+    raise DataError(f'{path}: a file, not a folder. Give the folder of its data set.')
 
 # %% ../nbs/03_readers.ipynb #3a10c823
 def recognise(
     source, # a data set's folder, its data.yaml or its COCO JSON
 )->str: # a key of `FORMATS`: 'voc', 'coco', 'yolo' …
-    "Which format a folder is in, by what its files hold; `DataError` where it is none we know, or more than one"
+    "Which format a folder is in, by its content; `DataError` where it is none we know, or several"
     return _recognised(source, [])[0]
 
 def _recognised(source, notes):
     "(format, `Inventory`, annotation files)"
     kind, inventory = _open_source(source)
-    if kind: return kind, inventory, inventory.cache.get('files') or FORMATS[kind].find(inventory) or _refuse(kind, inventory)
+    if kind:
+        files = inventory.cache.get('files') or FORMATS[kind].find(inventory)
+        return kind, inventory, files or _refuse(kind, inventory)
     found = _formats_in(inventory, notes)
     if len(found)>1: raise DataError(_two_ways(found, inventory.root))
     if not found: raise DataError(_not_known(inventory))
@@ -1845,7 +2103,7 @@ def read_dataset(
     source, # as for `load_dataset`, without names of known sets
     options:ReadOptions=None, # None: the defaults
 )->DetectionData: # unchecked
-    "Read any folder we know, in whatever format it is; `DataError` where it is none, or cannot be read"
+    "Read any folder we know, in whatever format; `DataError` where it cannot be read"
     notes = []; kind, inventory, files = _recognised(source, notes)
     data = FORMATS[kind].read(inventory, files, options or ReadOptions()); data.notes[:0] = notes
     return data
@@ -1854,13 +2112,16 @@ def read_dataset(
 def merge_data(
     sets, # list of `DetectionData`
 )->DetectionData: # what can be trained on is train, and a test split stays one
-    "Several data sets as one: classes joined by their names, images numbered anew where numbers clash"
-    vocab = tuple(dict.fromkeys(n for d in sets for n in d.vocab)); label = {n: i for i,n in enumerate(vocab)}
+    "Several data sets as one: classes joined by name, images numbered anew where ids clash"
+    vocab = tuple(dict.fromkeys(n for d in sets for n in d.vocab))
+    label = {n: i for i,n in enumerate(vocab)}
     splits, notes, taken, own = {}, [], set(), {}
     for d in sets:
         new = np.array([label[n] for n in d.vocab]); said = {s: len(rs) for s,rs in d.splits.items()}
-        notes += [f'{d.name}: {", ".join(f"{s} {n}" for s,n in said.items())}', *(_Note(f'{d.name}: {n}', **getattr(n, 'counts', {})) for n in d.notes)]
-        ids = {r.image_id for rs in d.splits.values() for r in rs}; shift = 1+max(taken, default=-1) if ids & taken else 0
+        notes += [f'{d.name}: {", ".join(f"{s} {n}" for s,n in said.items())}',
+                  *(_Note(f'{d.name}: {n}', **getattr(n, 'counts', {})) for n in d.notes)]
+        ids = {r.image_id for rs in d.splits.values() for r in rs}
+        shift = 1+max(taken, default=-1) if ids & taken else 0
         taken |= {i+shift for i in ids}; own |= {n: own.get(n, i) for n,i in zip(d.vocab, d.category_ids or ())}
         for s,rs in d.splits.items():
             s = 'train' if s in ('trainval',_whole_of(d)) else s
@@ -1878,22 +2139,33 @@ def _read_source(source, options, seed):
         if name in DATASETS: source = _named(name, rest or None)
     return read_dataset(source, options)
 
+def _read_sources(sources, options, seed):
+    "All of several sets; one without the split asked for is passed over, if another has it"
+    sets, lacks = [], None
+    for s in sources:
+        try: sets.append(_read_source(s, options, seed))
+        except _NoSplit as e: lacks = e
+    if not sets: raise lacks or DataError('No data set given.')
+    return sets
+
 # %% ../nbs/03_readers.ipynb #e20e2f8c
 def load_dataset(
-    source, # a data set's folder, data.yaml or COCO JSON; 'FORMAT:FOLDER'; 'generated' or 'generated:PRESET'; 'coco_tiny', 'pascal_2007', 'coco_2017', each with ':FOLDER' where they should go; or a list of all these
+    source, # folder, data.yaml or COCO JSON; FORMAT:FOLDER; a name of `DATASETS`; a list of these
     on_error:str='raise', # 'raise', 'fix' or 'skip', see `check_records`
     one_based:bool=True, # for VOC: whether corners count from 1
     seed:int=0, # of the generated set, and of the split where there is none
-    unlabelled:str='leave', # pictures without annotation: 'leave' them out, or take them as 'negative'
-    only=None, # names of the splits to read and check, ('val',); None: all. The vocabulary is that of all splits
+    unlabelled:str='leave', # pictures without annotation: 'leave' them out, or use as 'negative'
+    only=None, # splits to read and check, ('val',); the vocabulary is that of all; None: all
 )->DetectionData: # checked, with splits train and val
-    "Load any data set we know, check it, and hold out a fifth where there is no validation split; `DataError` says what is wrong"
+    "Load any data set we know, checked, a fifth held out where no val split is; `DataError` says what is wrong"
     if on_error not in ON_ERROR: raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
-    if unlabelled not in ('leave','negative'): raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
+    if unlabelled not in ('leave','negative'):
+        raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
     only = (only,) if isinstance(only, str) else only
-    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled); many = isinstance(source, (list,tuple))
+    options = ReadOptions(on_error, one_based, only and tuple(only), unlabelled)
+    sources = source if isinstance(source, (list,tuple)) else [source]
     try:
-        sets = [_read_source(s, options, seed) for s in (source if many else [source])]
+        sets = _read_sources(sources, options, seed)
         data = ensure_splits(check_data(merge_data(sets) if len(sets)>1 else sets[0], on_error), seed)
     except OSError as e: raise DataError(f'{e.filename or source}: cannot be read ({e.strerror or e}). Check its permissions.') from None
     return data if not only else replace(data, splits={s: data.split(s) for s in (split_of(n) or n for n in only)})
@@ -1902,10 +2174,12 @@ def load_dataset(
 def list_images(
     folder, # to look into, with its subfolders
 )->list: # of paths, sorted
-    "All image files of a folder, hidden and system files apart, with a warning of those that we cannot open; raises DataError where there are none"
+    "All images of a folder, with a warning of those we cannot open; raises DataError where there are none"
     inventory = take_inventory(folder); found = inventory.pictures
-    other = [p.suffix.lower() for p in inventory.others if p.suffix.lower() in _OTHER_SUFFIXES|VIDEO_SUFFIXES]
-    film = VIDEO_SUFFIXES.intersection(other); how = ' and '.join(['convert to JPEG']*bool({*other}-film)+['extract frames of videos']*bool(film))
+    other = [p.suffix.lower()
+             for p in inventory.others if p.suffix.lower() in _OTHER_SUFFIXES|VIDEO_SUFFIXES]
+    film = VIDEO_SUFFIXES.intersection(other)
+    how = ' and '.join(['convert to JPEG']*bool({*other}-film)+['extract frames of videos']*bool(film))
     left = f'{len(other)} file{"s"*(len(other)>1)} left out: {", ".join(sorted({*other}))} ({how})' if other else ''
     if not found: raise DataError(f'{folder}: no image files ({", ".join(sorted(IMAGE_SUFFIXES))}){"; "*bool(left)}{left}.')
     if left: warnings.warn(f'{folder}: {left}', stacklevel=2)
