@@ -1367,8 +1367,9 @@ def _read_coco_files(inventory, files, options):
             else: found = _categories_of(path)
             _agree(found, cats, path); cats |= found
     _refuse_twice(entries, wanted)
+    all_read = len(wanted)==len(splits)  # else the rest may be on the lists that were not read
     data = data_of(entries, inventory, options, cats.values(), notes=notes,
-                   spare='no entry in the JSON', count_spare=False)
+                   spare='no entry in the JSON' if all_read else None, count_spare=False)
     return replace(data, category_ids=_own_ids(data.vocab, cats))
 
 # %% ../nbs/03_readers.ipynb #b5da3b71

@@ -535,8 +535,8 @@ BAD = [r for r in TABLE if r.says]
 
 @pytest.mark.parametrize('n,row', [*enumerate(BAD)], ids=[r.case for r in BAD])
 def test_command(n, row, detector, tmp_path):
-    "Raise: status 2 and one line that says it. Fix and skip, every seventh row: a report and what it cost. One format a row, in turn"
-    toy = build(row, row.kinds[n%len(row.kinds)], tmp_path/'set'); ask = ('evaluate','--data',toy.root,'--detector',detector)
+    "Raise: status 2 and one line that says it. Fix and skip, every seventh row: a report and what it cost. One format a row, in turn; the damage is in train"
+    toy = build(row, row.kinds[n%len(row.kinds)], tmp_path/'set'); ask = ('evaluate','--data',toy.root,'--split','train','--detector',detector)
     code,out = command(*ask); errors = [l for l in out.splitlines() if l.startswith('Error:')]
     assert code==2 and len(errors)==1 and row.says in errors[0] and 'Traceback' not in out and out.splitlines()[-1]==errors[0], out
     for policy in [('fix','skip')[n%2]] if n%7==0 or row.fix==FATAL else []:

@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, SLOW = ROOT/'nbs', re.compile(r'^#\|\s*(slow|eval:\s*false)', re.M)
+WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 
 def found(name):
@@ -19,6 +20,12 @@ def found(name):
     paths = sorted([*NBS.glob('*.ipynb'), *(NBS/'solutions').glob('*.ipynb')])
     paths = [p for p in paths if p.relative_to(NBS).as_posix().startswith(name)]
     return paths or sys.exit(f'No notebook in nbs/ begins with {name}')
+
+
+def is_bar(output):
+    "Whether an output is a progress bar, of which only a full one is left; sliders stay"
+    data = output.get('data', {})
+    return WIDGET in data and '%|' in ''.join(data.get('text/plain', ''))
 
 
 def run(path, slow=False, write=True):
@@ -35,8 +42,11 @@ def run(path, slow=False, write=True):
         if c.cell_type!='code': continue
         c.execution_count = None
         c.metadata.pop('execution', None)
+        c.outputs = [o for o in c.outputs if not is_bar(o)]
         for o in c.outputs:
             if o.output_type=='execute_result': o.execution_count = None
+    if not any(WIDGET in o.get('data', {}) for c in nb.cells for o in c.get('outputs', [])):
+        nb.metadata.pop('widgets', None)
     if write: nbformat.write(nb, path)
     print(f'{path.relative_to(NBS)}: {time.time()-start:.0f} s', flush=True)
 
