@@ -5,7 +5,7 @@ export:
 	nbdev_export && python tools/book.py
 check: export
 	nbdev_test --timing
-	pytest -q
+	pytest -q -n 2 --dist loadfile
 	nbdev_clean
 	python tools/book.py --check
 	python tools/style.py

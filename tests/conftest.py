@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)  # workers side by side: a core each
 settings.register_profile('repeatable', derandomize=True)  # the gate must not depend on luck; HYPOTHESIS_PROFILE=default searches anew
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 ROOT = Path(__file__).resolve().parent.parent
