@@ -200,7 +200,7 @@ def test_killed_again_and_again(folder):
     assert apart(Detector.load(cut/'d.pt'), Detector.load(whole/'d.pt'))<=1e-5
     a,b = (json.loads((d/'d.json').read_text()) for d in (cut, whole))
     assert plain(a['epochs'])==plain(b['epochs']) and len(a['epochs'])==10 and a['settings']==b['settings'] and a['report']==b['report']
-    assert sorted(f.name for f in cut.iterdir())==['d.json','d.pt','last.ckpt']  # no half files
+    assert sorted(f.name for f in cut.iterdir())==['d.csv','d.json','d.pt','d_plots','last.ckpt']  # no half files
     with pytest.MonkeyPatch.context() as m:
         m.chdir(folder); r = CliRunner().invoke(main, ['train','--resume','--out','cut/d.pt'])
     assert r.exit_code==0 and 'Nothing to go on with' in r.output
