@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
-"""What damaged files do: pictures, label files and files of our own are changed at random, read, and the outcomes counted.
+"""What damaged files do: pictures, label files and files of our own, changed at random and read.
 
     python benchmarks/fuzz.py --inputs 100000 --seed 0 --jobs 2     the recorded run
     python benchmarks/fuzz.py --seconds 30                          what the tests run
-    python benchmarks/fuzz.py --only labels:123                     one input again, with its traceback
+    python benchmarks/fuzz.py --only labels:123                     one input, with its traceback
 
-Input number i of a kind is made from (seed, kind, i) alone, so that each can be made again. A worker process reads the inputs one by one; one
-that takes too long, or ends, costs that input and a new worker. An outcome is one of
+Input number i of a kind is made from (seed, kind, i) alone, so that each can be made again. A
+worker process reads the inputs one by one; one that takes too long, or ends, costs that input and
+a new worker. Each fault is printed when it is found; Ctrl-C or SIGTERM ends the run early, with
+the counts so far. An outcome is one of
 
     result        something came out, and it is in order
-    documented    an error that the user is told in one line (see `user_errors` of the command) and that names the file
+    documented    an error that the user is told in one line (`UserError`) and
+                  that names the file
     unnamed       such an error that does not say which file it means
     undocumented  any other exception
-    wrong         something came out that is not in order: boxes outside the picture, two sizes of one picture, another verdict the second time
+    wrong         something came out that is not in order: boxes outside the picture, two sizes of
+                  one picture, another verdict the second time
     over time     no answer within the limit
     crash         the worker ended
 
 Exit status 1 where there is anything but results and documented errors.
 """
 
-import argparse, copy, io, json, os, random, select, shutil, struct, subprocess, sys, tempfile, time, traceback, zlib
+import argparse, copy, io, json, os, random, re, select, shutil, signal, struct, subprocess, sys
+import tempfile, time, traceback, zlib
 from collections import Counter
 from pathlib import Path
 
@@ -130,7 +135,7 @@ def places(d, at=()):
 
 
 def change_tree(d, rng):
-    "A copy of nested dicts and lists, changed in a few places: another type, gone, twice, nested, swapped"
+    "A copy of nested dicts and lists, a few places of it changed, gone, doubled or swapped"
     d = copy.deepcopy(d)
     for _ in range(rng.choice((1, 1, 2, 4))):
         if not (all_ := list(places(d))):
@@ -234,9 +239,7 @@ def change_text(text, rng, words=WORDS):
 
 
 def _cells(text):
-    import re
-
-    return [m.span() for m in re.finditer(r"[^\s<>=:,\[\]{}/]+|(?<=: )[^\n]+", text)]
+    return [m.span() for m in re.finditer(r'[^\s<>=:,;"\[\]{}/]+|(?<=: )[^\n]+', text)]
 
 
 # ---------------------------------------------------------------- inputs
@@ -352,95 +355,302 @@ def any_picture(inputs, rng):
 
 
 # ---------------------------------------------------------------- label files
-def write_set(root, kind, inputs):
-    "A sound data set of four small pictures; the files that say what is in them"
-    pic, root = inputs.small(), Path(root)
-    names = [f"p{i}" for i in range(4)]
+NAMES = [f"p{i}" for i in range(4)]
+OBJECTS = {
+    n: [("cat", (4 + i, 5, 30, 40)), ("dog", (20, 10, 50, 30 + i))] for i, n in enumerate(NAMES)
+}
+PARTS = dict(train=NAMES[:3], val=NAMES[3:])
+PART_OF = {n: s for s, ns in PARTS.items() for n in ns}
+CLASSES = ["cat", "dog"]
 
-    def put(path, text):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
 
-    boxes = {n: [(4 + i, 5, 30, 40), (20, 10, 50, 30 + i)] for i, n in enumerate(names)}
-    split = {n: "train" if i < 3 else "val" for i, n in enumerate(names)}
-    if kind == "voc":
-        for n in names:
-            put(root / "JPEGImages" / f"{n}.jpg", pic)
-        obj = lambda c, b: (
-            f"<object><name>{c}</name><difficult>0</difficult><bndbox><xmin>{b[0] + 1}</xmin><ymin>{b[1] + 1}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>\n"
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def put_pictures(pic, folder_of):
+    for n in NAMES:
+        put(folder_of(PART_OF[n]) / f"{n}.jpg", pic)
+
+
+def write_voc(root, pic, rng):
+    def xml(n):
+        head = "<size><width>64</width><height>48</height><depth>3</depth></size>"
+        objects = "".join(
+            f"<object><name>{c}</name><difficult>0</difficult><bndbox>"
+            f"<xmin>{b[0] + 1}</xmin><ymin>{b[1] + 1}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax>"
+            "</bndbox></object>\n"
+            for c, b in OBJECTS[n]
         )
-        xml = [
-            put(
-                root / "Annotations" / f"{n}.xml",
-                f"<annotation>\n<filename>{n}.jpg</filename>\n<size><width>64</width><height>48</height><depth>3</depth></size>\n{obj('cat', bs[0])}{obj('dog', bs[1])}</annotation>",
-            )
-            for n, bs in boxes.items()
-        ]
-        return xml + [
-            put(
-                root / "ImageSets" / "Main" / f"{s}.txt",
-                "".join(f"{n}\n" for n in names if split[n] == s),
-            )
-            for s in ("train", "val")
-        ]
-    if kind in ("coco", "fastai"):
-        files = []
-        for s in ("train", "val"):
-            ours = [n for n in names if split[n] == s]
-            folder = s if kind == "coco" else dict(train="train", val="valid")[s]
-            for n in ours:
-                put(root / folder / f"{n}.jpg", pic)
-            d = dict(
-                images=[
-                    dict(id=10 + i, file_name=f"{n}.jpg", width=64, height=48)
-                    for i, n in enumerate(ours)
-                ],
-                categories=[dict(id=3, name="cat"), dict(id=7, name="dog")],
-                annotations=[
-                    dict(
-                        id=2 * i + k,
-                        image_id=10 + i,
-                        category_id=(3, 7)[k],
-                        bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]],
-                        iscrowd=0,
-                        area=100,
-                        segmentation=[[b[0], b[1], b[2], b[1], b[2], b[3]]],
-                    )
-                    for i, n in enumerate(ours)
-                    for k, b in enumerate(boxes[n])
-                ],
-            )
-            files.append(
-                put(
-                    root / "annotations" / f"instances_{s}.json"
-                    if kind == "coco"
-                    else root / f"{folder}.json",
-                    json.dumps(d),
-                )
-            )
-        return files
-    for n in names:
-        put(root / "images" / split[n] / f"{n}.jpg", pic)
-    line = lambda c, b: (
-        f"{c} {(b[0] + b[2]) / 128:.4f} {(b[1] + b[3]) / 96:.4f} {(b[2] - b[0]) / 64:.4f} {(b[3] - b[1]) / 48:.4f}\n"
-    )
-    txt = [
-        put(root / "labels" / split[n] / f"{n}.txt", line(0, bs[0]) + line(1, bs[1]))
-        for n, bs in boxes.items()
+        return f"<annotation>\n<filename>{n}.jpg</filename>\n{head}\n{objects}</annotation>"
+
+    put_pictures(pic, lambda s: root / "JPEGImages")
+    lists = root / "ImageSets" / "Main"
+    return [put(root / "Annotations" / f"{n}.xml", xml(n)) for n in NAMES] + [
+        put(lists / f"{s}.txt", "".join(f"{n}\n" for n in ns)) for s, ns in PARTS.items()
     ]
-    config = dict(path=".", train="images/train", val="images/val", nc=2, names=["cat", "dog"])
-    if kind == "list":
-        config |= dict(train="train.txt", val="val.txt")
-        txt += [
-            put(root / f"{s}.txt", "".join(f"images/{s}/{n}.jpg\n" for n in names if split[n] == s))
-            for s in ("train", "val")
-        ]
-    return (
-        txt
-        + [put(root / "data.yaml", "".join(f"{k}: {json.dumps(v)}\n" for k, v in config.items()))]
-        * 4
+
+
+def run_lengths(b, w=64, h=48):
+    "A box as a mask of COCO's: run lengths down the columns, zeros first"
+    x1, y1, x2, y2 = b
+    counts = [x1 * h + y1]
+    for _ in range(x2 - x1):
+        counts += [y2 - y1, h - y2 + y1]
+    counts[-1] = w * h - sum(counts[:-1])
+    return dict(size=[h, w], counts=counts)
+
+
+def packed(counts):
+    "Run lengths in the letters that COCO's own tools write"
+    out = []
+    for i, n in enumerate(counts):
+        n -= counts[i - 2] if i > 2 else 0
+        more = True
+        while more:
+            c, n = n & 31, n >> 5
+            more = n != (-1 if c & 16 else 0)
+            out.append(chr((c | 32 if more else c) + 48))
+    return "".join(out)
+
+
+def coco_dict(names, shape):
+    "shape: (corners, annotation) → what it has beside its ids"
+    images = [
+        dict(id=10 + i, file_name=f"{n}.jpg", width=64, height=48) for i, n in enumerate(names)
+    ]
+    objects = [
+        dict(id=2 * i + k, image_id=10 + i, category_id=(3, 7)[k], iscrowd=0, area=100, **shape(b))
+        for i, n in enumerate(names)
+        for k, (_, b) in enumerate(OBJECTS[n])
+    ]
+    categories = [dict(id=3, name="cat"), dict(id=7, name="dog")]
+    return dict(images=images, categories=categories, annotations=objects)
+
+
+def coco_shape(b):
+    outline = [[b[0], b[1], b[2], b[1], b[2], b[3]]]
+    return dict(bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]], segmentation=outline)
+
+
+def write_coco(root, pic, rng, shape=coco_shape):
+    put_pictures(pic, lambda s: root / s)
+    return [
+        put(root / "annotations" / f"instances_{s}.json", json.dumps(coco_dict(ns, shape)))
+        for s, ns in PARTS.items()
+    ]
+
+
+def write_rle(root, pic, rng):
+    "COCO whose boxes are in masks alone"
+
+    def shape(b):
+        mask = run_lengths(b)
+        if letters:
+            mask["counts"] = packed(mask["counts"])
+        return dict(segmentation=mask) | (dict(bbox=[]) if empty else {})
+
+    letters, empty = rng.random() < 0.5, rng.random() < 0.3
+    return write_coco(root, pic, rng, shape)
+
+
+def write_fastai(root, pic, rng):
+    folder = dict(train="train", val="valid")
+    put_pictures(pic, lambda s: root / folder[s])
+    return [
+        put(root / f"{folder[s]}.json", json.dumps(coco_dict(ns, coco_shape)))
+        for s, ns in PARTS.items()
+    ]
+
+
+def yolo_text(n, more=""):
+    return "".join(
+        f"{CLASSES.index(c)} {(b[0] + b[2]) / 128:.4f} {(b[1] + b[3]) / 96:.4f} "
+        f"{(b[2] - b[0]) / 64:.4f} {(b[3] - b[1]) / 48:.4f}{more}\n"
+        for c, b in OBJECTS[n]
     )
+
+
+def put_yaml(root, config):
+    "Four times in the list of files: it is damaged as often as the labels of all pictures"
+    return [
+        put(root / "data.yaml", "".join(f"{k}: {json.dumps(v)}\n" for k, v in config.items()))
+    ] * 4
+
+
+YOLO = dict(path=".", train="images/train", val="images/val", nc=2, names=CLASSES)
+
+
+def write_yolo(root, pic, rng, config=YOLO, more=""):
+    put_pictures(pic, lambda s: root / "images" / s)
+    labels = [put(root / "labels" / PART_OF[n] / f"{n}.txt", yolo_text(n, more)) for n in NAMES]
+    return labels + put_yaml(root, config)
+
+
+def put_lists(root, folder="images/{}/"):
+    return [
+        put(root / f"{s}.txt", "".join(f"{folder.format(s)}{n}.jpg\n" for n in ns))
+        for s, ns in PARTS.items()
+    ]
+
+
+def write_list(root, pic, rng):
+    return put_lists(root) + write_yolo(
+        root, pic, rng, YOLO | dict(train="train.txt", val="val.txt")
+    )
+
+
+CONFIGS = (  # what else stands in a data.yaml
+    dict(names={0: "cat", 1: "dog"}),
+    dict(train=["images/train", "images/val"], val=["images/val"]),
+    dict(train="../train/images", val="../valid/images", roboflow=dict(version=1, license="MIT")),
+    dict(path="/content/drive/set", train="./images/train/", val="images/val/*.jpg"),
+    dict(path="../datasets/set", test=None, download="https://example.org/a.zip"),
+    dict(path=None, test="", nc="2", names=["yes", "no"]),
+    dict(names="classes.txt"),
+    dict(train="images/train/p0.jpg", val=[]),
+    dict(train=["train.txt", "images/train"], val="val.txt"),
+    dict(kpt_shape=[2, 3], flip_idx=[1, 0]),
+)
+
+
+def write_yaml(root, pic, rng):
+    "The ways of data.yaml, which alone is damaged most of the time"
+    config = YOLO | rng.choice(CONFIGS)
+    more = " 0.5 0.5 2 0.4 0.4 1" if "kpt_shape" in config else ""
+    files = write_yolo(root, pic, rng, config, more)
+    files += [files[-1]] * 8
+    if config["names"] == "classes.txt":
+        files.append(put(root / "classes.txt", "cat\ndog\n"))
+    return files + (put_lists(root) if "txt" in str(config["train"]) else [])
+
+
+def write_darknet(root, pic, rng):
+    put_pictures(pic, lambda s: root / f"obj_{s}_data")
+    data = "classes = 2\ntrain = data/train.txt\nvalid = data/val.txt\n"
+    data += "names = data/obj.names\nbackup = backup/\n"
+    labels = [put(root / f"obj_{PART_OF[n]}_data" / f"{n}.txt", yolo_text(n)) for n in NAMES]
+    main = [put(root / "obj.data", data), put(root / "obj.names", "cat\ndog\n")]
+    return labels + put_lists(root, "data/obj_{}_data/") + main * 2
+
+
+TABLES = (  # the first line and how a line is written of (picture, split, class, corners)
+    ("filename,width,height,class,xmin,ymin,xmax,ymax", "{n}.jpg,64,48,{c},{x},{y},{X},{Y}"),
+    ("image_id;label;x;y;w;h", "{n};{c};{x};{y};{w};{h}"),
+    ("image_id,width,height,bbox,source", '{n},64,48,"[{x}.0, {y}.0, {w}.0, {h}.0]",{c}'),
+    ("path\tclass_name\tx_center\ty_center\twidth\theight", "{n}.jpg\t{c}\t{m}\t{M}\t{w}\t{h}"),
+    ("ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf", "{n},/m/0{c},{l},{r},{t},{b},0"),
+    ("split,image,name,xmin,ymin,xmax,ymax", "{s},{n}.jpg,{c},{x},{y},{X},{Y}"),
+    ("", "images/{n}.jpg,{x},{y},{X},{Y},{c}"),
+    ("", "{c},{x},{y},{w},{h},{n}.jpg,64,48"),
+    ("", "{S},gs://bucket/{n}.jpg,{c},{l},{t},,,{r},{b},,"),
+    ("", "{n}.jpg,{x},{y},{X},{Y},{k}"),
+)
+
+
+def write_csv(root, pic, rng):
+    def line(n, c, b):
+        x, y, X, Y = b
+        words = dict(x=x, y=y, X=X, Y=Y, w=X - x, h=Y - y, n=n, c=c, k=CLASSES.index(c))
+        words |= dict(m=(x + X) / 2, M=(y + Y) / 2)
+        words |= dict(l=x / 64, t=y / 48, r=X / 64, b=Y / 48, s=PART_OF[n])
+        return row.format(**words, S=dict(train="TRAIN", val="VALIDATION")[PART_OF[n]])
+
+    def table(names):
+        rows = [head] * bool(head) + [line(n, *o) for n in names for o in OBJECTS[n]]
+        return "".join(f"{r}\n" for r in rows)
+
+    (head, row), parts = rng.choice(TABLES), rng.random() < 0.3
+    put_pictures(pic, lambda s: root / (s if parts else "images"))
+    lists = [put(root / "classes.csv", "cat,0\ndog,1\n")] if "{k}" in row else []
+    if parts:
+        return lists + [put(root / s / "_annotations.csv", table(ns)) for s, ns in PARTS.items()]
+    return lists + [put(root / "labels.csv", table(NAMES))] * 2
+
+
+def write_labelme(root, pic, rng):
+    def shapes(n):
+        (cat, a), (dog, b) = OBJECTS[n]
+        rest = dict(group_id=None, flags={}, description="")
+        kinds = dict(
+            rectangle=[a[:2], a[2:]],
+            circle=[(25, 25), (30, 25)],
+            polygon=[a[:2], (a[2], a[1]), a[2:]],
+        )
+        kind = rng.choice(sorted(kinds))
+        corners = [b[:2], (b[2], b[1]), b[2:]]
+        return [
+            dict(label=cat, points=kinds[kind], shape_type=kind, **rest),
+            dict(label=dog, points=corners, shape_type="polygon", **rest),
+        ]
+
+    put_pictures(pic, lambda s: root / "images" / s)
+    beside, files = rng.random() < 0.5, []
+    for n in NAMES:
+        name = f"{n}.jpg" if beside else f"../../images/{PART_OF[n]}/{n}.jpg"
+        d = dict(version="5.4.1", flags={}, shapes=shapes(n), imagePath=name, imageData=None)
+        d |= dict(imageHeight=48, imageWidth=64)
+        folder = root / ("images" if beside else "labels") / PART_OF[n]
+        files.append(put(folder / f"{n}.json", json.dumps(d)))
+    return files
+
+
+CVAT = (  # how a shape is written of corners
+    '<box label="{c}" occluded="0" xtl="{x}" ytl="{y}" xbr="{X}" ybr="{Y}" z_order="0"></box>',
+    '<box label="{c}" xtl="{x}" ytl="{y}" xbr="{X}" ybr="{Y}" rotation="10.0"></box>',
+    '<polygon label="{c}" points="{x}.00,{y}.00;{X}.00,{y}.00;{X}.00,{Y}.00"></polygon>',
+    '<ellipse label="{c}" cx="25" cy="20" rx="10" ry="12" rotation="30.0"/>',
+    '<mask label="{c}" rle="3, 5" left="{x}" top="{y}" width="12" height="14"/>',
+    '<cuboid label="{c}" xtl1="{x}" ytl1="{y}" xbl1="{x}" ybl1="{Y}" xtr1="{X}" ytr1="{y}" '
+    'xbr1="{X}" ybr1="{Y}"/>',
+    '<skeleton label="{c}"><points label="1" outside="0" points="{x},{y}"/>'
+    '<points label="2" outside="0" points="{X},{Y}"/></skeleton>',
+)
+
+
+def write_cvat(root, pic, rng):
+    def shape(c, b):
+        return rng.choice(CVAT).format(c=c, x=b[0], y=b[1], X=b[2], Y=b[3])
+
+    def xml(names):
+        images = "".join(
+            f'<image id="{i}" name="{n}.jpg" subset="{called[PART_OF[n]]}" width="64" height="48">'
+            f"{''.join(shape(*o) for o in OBJECTS[n])}</image>\n"
+            for i, n in enumerate(names)
+        )
+        labels = "".join(f"<label><name>{c}</name></label>" for c in CLASSES)
+        meta = f"<version>1.1</version><meta><job><labels>{labels}</labels></job></meta>"
+        return (
+            f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{meta}\n{images}</annotations>'
+        )
+
+    called = dict(train="Train", val="Validation")
+    put_pictures(pic, lambda s: root / "images" / called[s])
+    if rng.random() < 0.5:
+        return [put(root / "annotations.xml", xml(NAMES))]
+    return [put(root / s / "annotations.xml", xml(ns)) for s, ns in PARTS.items()]
+
+
+SETS = dict(
+    voc=write_voc,
+    coco=write_coco,
+    rle=write_rle,
+    fastai=write_fastai,
+    yolo=write_yolo,
+    list=write_list,
+    yaml=write_yaml,
+    darknet=write_darknet,
+    csv=write_csv,
+    labelme=write_labelme,
+    cvat=write_cvat,
+)
+
+
+def write_set(root, kind, inputs, rng):
+    "A sound data set of four small pictures; the files that say what is in them"
+    return SETS[kind](Path(root), inputs.small(), rng)
 
 
 def damage_labels(path, rng):
@@ -472,8 +682,11 @@ def demand(ok, what):
 
 
 def read_picture(inputs, rng, folder):
-    from ssd_tutorial.augment import to_input
-    from ssd_tutorial.readers import DataError, check_record, image_size, make_record, open_image
+    from ssd_tutorial.inputs import to_input
+    from ssd_tutorial.checks import check_record
+    from ssd_tutorial.faults import DataError
+    from ssd_tutorial.pictures import image_size, open_image
+    from ssd_tutorial.records import make_record
 
     suffix, data = any_picture(inputs, rng)
     path = folder / f"photo.{suffix}"
@@ -508,7 +721,7 @@ def read_picture(inputs, rng, folder):
     for e in (size, checked, img):
         if isinstance(e, DataError):
             raise e
-    if inputs.once("predicting", lambda: random.Random(1)).random() < 0.01:
+    if rng.random() < 0.01:
         predict(inputs, path, img.size)
     return path.name
 
@@ -529,56 +742,117 @@ def predict(inputs, path, wh):
     )
 
 
+def content(data):
+    "What was read, as something that can be compared"
+    return [
+        (s, r.image, r.boxes_px.tolist(), [data.vocab[i] for i in r.labels], r.crowd.tolist())
+        for s, rs in data.splits.items()
+        for r in rs
+    ]
+
+
+def untouched(before, damaged, data):
+    "The objects of pictures whose own label file is sound have not moved"
+    if before is None:
+        return
+    for _, image, *objects in content(data):
+        if image.stem not in damaged:
+            demand(objects == before[image.stem], f"{image.name} is sound, and read as {objects}")
+
+
+def in_order(data, policy):
+    "Boxes inside their pictures, labels that have a name"
+    import numpy as np
+
+    for r in (r for rs in data.splits.values() for r in rs):
+        b, (h, w) = r.boxes_px, r.size_hw
+        demand(
+            np.isfinite(b).all()
+            and (b >= 0).all()
+            and (b[:, 2:] <= [w, h]).all()
+            and (b[:, :2] < b[:, 2:]).all(),
+            f"{policy}: boxes {b.tolist()} in {r.size_hw}",
+        )
+        demand(
+            ((r.labels > 0) & (r.labels < len(data.vocab))).all()
+            and len(r.labels) == len(b) == len(r.crowd),
+            f"{policy}: labels {r.labels.tolist()}",
+        )
+    demand(
+        data.vocab[0] == "background"
+        and len(set(data.vocab)) == len(data.vocab)
+        and all(str(n).strip() for n in data.vocab),
+        f"{policy}: names {data.vocab}",
+    )
+
+
+def source_of(root, files, rng):
+    "What is given to --data: the folder, or now and then the file that describes it"
+    main = [p for p in files if p.suffix in (".json", ".yaml", ".csv", ".xml")]
+    return rng.choice(main) if main and rng.random() < 0.15 else root
+
+
 def read_labels(inputs, rng, folder):
     import warnings
-    import numpy as np
     from ssd_tutorial.readers import load_dataset
 
     warnings.simplefilter("ignore")
-    kind = rng.choice(("voc", "coco", "fastai", "yolo", "list"))
+    kind = rng.choice(sorted(SETS))
     root = folder / f"set_{kind}"
-    files = write_set(root, kind, inputs)
-    for p in {rng.choice(files) for _ in range(rng.choice((1, 1, 2)))}:
+    files = write_set(root, kind, inputs, rng)
+    source, before = source_of(root, files, rng), None
+    damaged = sorted({rng.choice(files) for _ in range(rng.choice((1, 1, 2)))})
+    stems = {p.stem for p in damaged}
+    if stems <= {*NAMES}:  # each has a picture of its own
+        before = {image.stem: objects for _, image, *objects in content(load_dataset(root))}
+    for p in damaged:
         damage_labels(p, rng)
-    problem = None
+    problem, sound = None, None
     for policy in ("raise", "fix", "skip"):
         try:
-            data = load_dataset(root, policy)
+            data = load_dataset(source, policy)
         except Exception as e:
-            if not is_documented(e):
-                raise
-            if not named(e, folder):
+            if not is_documented(e) or not named(e, folder):
                 raise
             problem = problem or e
             continue
-        for r in (r for rs in data.splits.values() for r in rs):
-            b, (h, w) = r.boxes_px, r.size_hw
-            demand(
-                np.isfinite(b).all()
-                and (b >= 0).all()
-                and (b[:, 2:] <= [w, h]).all()
-                and (b[:, :2] < b[:, 2:]).all(),
-                f"{policy}: boxes {b.tolist()} in {r.size_hw}",
-            )
-            demand(
-                ((r.labels > 0) & (r.labels < len(data.vocab))).all()
-                and len(r.labels) == len(b) == len(r.crowd),
-                f"{policy}: labels {r.labels.tolist()}",
-            )
-        demand(
-            data.vocab[0] == "background"
-            and len(set(data.vocab)) == len(data.vocab)
-            and all(str(n).strip() for n in data.vocab),
-            f"{policy}: names {data.vocab}",
-        )
+        in_order(data, policy)
+        if not problem:
+            sound = sound or content(data)
+            demand(content(data) == sound, f"{policy}: reads otherwise what needs no mending")
+        if source == root:
+            untouched(before, stems, data)
+    examine(source, sound, folder, rng)
     if problem:
         raise problem
 
 
+def examine(source, sound, folder, rng):
+    "One split alone, and what the doctor says"
+    from ssd_tutorial.doctor import diagnose
+    from ssd_tutorial.faults import DataError
+    from ssd_tutorial.readers import load_dataset
+
+    if sound and rng.random() < 0.2:
+        alone = content(load_dataset(source, only="val"))
+        demand(alone == [c for c in sound if c[0] == "val"], f"val alone is read as {alone}")
+    if rng.random() < 0.05:
+        try:
+            found = diagnose(source, progress=False)
+        except DataError as e:
+            demand(not sound, f"the doctor refuses what is read: {e}")
+            if not named(e, folder):
+                raise
+        else:
+            demand(str(found) and len(found.to_html()) > 1000, "no report")
+            json.dumps(found.to_dict())
+
+
 def small_run(inputs):
     "(data, settings, files) of a training that was interrupted after the first of two epochs"
-    from ssd_tutorial.detector import TrainConfig, last_path, train_detector
-    from ssd_tutorial.readers import generated_data
+    from ssd_tutorial.config import TrainConfig
+    from ssd_tutorial.runs import last_path, train_detector
+    from ssd_tutorial.records import generated_data
 
     out = inputs.folder / "run" / "d.pt"
     data = generated_data("multiscale", 4, 2, size=64)
@@ -699,7 +973,8 @@ def _weights(good):
 
 def read_checkpoint(inputs, rng, folder):
     import torch
-    from ssd_tutorial.detector import TrainConfig, last_path, train_detector
+    from ssd_tutorial.config import TrainConfig
+    from ssd_tutorial.runs import last_path, train_detector
 
     data, _, detector, good = inputs.once("run", lambda: small_run(inputs))
     out = folder / "d.pt"
@@ -724,15 +999,21 @@ READ = dict(
 
 # ---------------------------------------------------------------- outcomes
 def is_documented(e):
-    from ssd_tutorial.cli import user_errors
+    from ssd_tutorial.faults import UserError
 
-    return isinstance(e, user_errors())
+    return isinstance(e, (UserError, OSError))
 
 
 def named(e, folder):
-    "Whether a message names a file or a folder of the input"
-    said = str(e)
-    return "/etc/hostname" in said or any(p.name in said or p.stem in said for p in Path(folder).rglob("*"))
+    "Whether a message names a file of the input, or begins with the name of a folder: the set's"
+    said, every = str(e), [*Path(folder).rglob("*")]
+    ours = [p.name for p in every if p.is_file() or p.parent == Path(folder)]
+    sets = [f"{p.name}: " for p in every if p.is_dir()]
+    return (
+        "/etc/hostname" in said
+        or any(name in said for name in ours)
+        or any(said.startswith(name) for name in sets)
+    )
 
 
 def outcome(kind, i, seed, inputs):
@@ -747,10 +1028,8 @@ def outcome(kind, i, seed, inputs):
     except Exception as e:
         line = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
         if not is_documented(e):
-            return (
-                "undocumented",
-                f"{line} @ {''.join(traceback.format_tb(e.__traceback__)[-1:]).strip()[-200:]}",
-            )
+            where = traceback.extract_tb(e.__traceback__)[-1]
+            return "undocumented", f"{line} @ {where.filename}:{where.lineno} {where.line}"[:500]
         return ("documented" if named(e, folder) else "unnamed"), line
     return "result", ""
 
@@ -790,6 +1069,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             bufsize=1,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
         )
         if self.p.stdout.readline().strip() != "ready":
             raise SystemExit(
@@ -829,18 +1109,37 @@ def jobs_of(n, kinds):
         counts[kind] += 1
 
 
-def run(n=1000, seed=0, n_jobs=1, limit=10.0, seconds=None, kinds=tuple(SHARES), show=True):
-    "Counts, kind → outcome → inputs, and all that was not in order"
+def run(
+    n=1000, seed=0, n_jobs=1, limit=10.0, seconds=None, kinds=tuple(SHARES), show=True, every=2000
+):
+    "Counts and all that was not in order; Ctrl-C: of the inputs so far"
     from tqdm.auto import tqdm
 
     workers, todo = [Worker(seed) for _ in range(n_jobs)], jobs_of(n, kinds)
     counts, faults, start = {k: Counter() for k in kinds}, [], time.time()
+    slowest, complete = dict.fromkeys(kinds, 0.0), True
 
     def more():
         return None if seconds and time.time() - start > seconds else next(todo, None)
 
-    try:
-        with tqdm(total=n, disable=not (show and sys.stderr and sys.stderr.isatty())) as bar:
+    def say(line):
+        if show:
+            bar.write(line)
+            sys.stdout.flush()
+
+    def take(w, what, line):
+        (kind, i), w.job = w.job, None
+        counts[kind][what] += 1
+        slowest[kind] = max(slowest[kind], time.time() - w.since)
+        bar.update()
+        if what not in ("result", "documented"):
+            faults.append(dict(input=f"{kind}:{i}", outcome=what, said=line))
+            say(f"{kind}:{i} {what}: {line}")
+        if not (done := sum(c.total() for c in counts.values())) % every:
+            say(f"{done} inputs, {time.time() - start:.0f} s, {len(faults)} faults")
+
+    with tqdm(total=n, disable=not (show and sys.stderr and sys.stderr.isatty())) as bar:
+        try:
             for w in workers:
                 job = more()
                 job and w.give(job)
@@ -849,23 +1148,22 @@ def run(n=1000, seed=0, n_jobs=1, limit=10.0, seconds=None, kinds=tuple(SHARES),
                 for w in busy:
                     if (found := w.answer(limit)) is None:
                         continue
-                    (kind, i), (what, line) = w.job, found
-                    counts[kind][what] += 1
-                    bar.update()
-                    w.job = None
-                    if what not in ("result", "documented"):
-                        faults.append(dict(input=f"{kind}:{i}", outcome=what, said=line))
+                    take(w, *found)
                     if job := more():
                         w.give(job)
-    finally:
-        for w in workers:
-            w.end()
+        except KeyboardInterrupt:
+            complete = False
+        finally:
+            for w in workers:
+                w.end()
     return dict(
         seed=seed,
-        inputs=sum(sum(c.values()) for c in counts.values()),
+        inputs=sum(c.total() for c in counts.values()),
+        complete=complete,
         seconds=round(time.time() - start),
         limit=limit,
         counts={k: dict(c) for k, c in counts.items()},
+        slowest={k: round(v, 1) for k, v in slowest.items()},
         faults=faults,
     )
 
@@ -875,6 +1173,9 @@ def table(found):
         [k, sum(c.values()), *(c.get(o, 0) for o in OUTCOMES)] for k, c in found["counts"].items()
     ]
     rows.append(["all", *(sum(col) for col in zip(*(r[1:] for r in rows[1:])))])
+    times = [found["slowest"][k] for k in found["counts"]]
+    for row, v in zip(rows, ["slowest, s", *times, max(times, default=0)]):
+        row.append(v)
     widths = [max(len(str(r[i])) for r in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -908,15 +1209,18 @@ def main():
         return print(
             "result:", READ[kind](inputs, random.Random(f"{a.seed}/{kind}/{i}"), folder / "input")
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell ignores it
     found = run(a.inputs, a.seed, a.jobs, a.limit, a.seconds, tuple(a.kinds.split(",")))
     print(
-        f"seed {a.seed}, {found['inputs']} inputs, {found['seconds']} s, limit {a.limit:g} s each\n{table(found)}"
+        f"seed {a.seed}, {found['inputs']} inputs{'' if found['complete'] else ' (ended early)'}, "
+        f"{found['seconds']} s, limit {a.limit:g} s each\n{table(found)}"
     )
-    seen = Counter(f"{f['outcome']}: {f['said'][:100]}" for f in found["faults"])
-    for what, n in seen.most_common(20):
-        print(
-            f"{n:>6} {what}  e.g. {next(f['input'] for f in found['faults'] if what.endswith(f['said'][:100]))}"
-        )
+    seen = {}
+    for f in found["faults"]:
+        seen.setdefault(f"{f['outcome']}: {f['said'][:100]}", []).append(f["input"])
+    for what, inputs in sorted(seen.items(), key=lambda pair: -len(pair[1]))[:20]:
+        print(f"{len(inputs):>6} {what}  e.g. {inputs[0]}")
     if a.out:
         Path(a.out).write_text(json.dumps(found, indent=1), encoding="utf-8")
     sys.exit(bool(found["faults"]))

@@ -12,43 +12,57 @@ from .body import Body
 from .grid import Fuse, SSDModel, conv_block, register_arch
 
 # %% ../nbs/11_multiscale.ipynb #bc8641f4
+def _zoomed(shapes, zoom):
+    "Shapes enlarged about their middles"
+    middle = [((x1+x2)/2, (y1+y2)/2, (x2-x1)/2*zoom, (y2-y1)/2*zoom) for x1,y1,x2,y2 in shapes]
+    return tuple((x-w, y-h, x+w, y+h) for x,y,w,h in middle)
+
 def multi_spec(
     size:int=224, # pixels of the square input, ≥1
-    stride:int=32, # of the body's last map: pixels of the image to one of its cells
+    stride:int=32, # of the backbone's last map: pixels of the image to one of its cells
     shapes:tuple=SHAPES_45, # of each cell: (x1,y1,x2,y2) in units of the cell
+    zoom:float=2., # enlarges the shapes: a square of one cell becomes two cells wide
 )->AnchorSpec: # finest level first
-    "The anchors of a pyramid: from the body's map down to one cell; ValueError where `size` or `stride` is below 1"
-    if size<1 or stride<1: raise ValueError(f'size={size}, stride={stride}: both count pixels and must be at least 1.')
+    "Anchors from the backbone's map to one cell; ValueError where `size` or `stride` is below 1"
+    if size<1 or stride<1:
+        raise ValueError(f'size={size}, stride={stride}: both count pixels, at least 1.')
     cells = [-(-size//stride)]  # rounded up, as the convolutions do
     while cells[-1]>1: cells.append(-(-cells[-1]//2))
-    return AnchorSpec(tuple(GridSpec(c, shapes) for c in cells))
+    return AnchorSpec(tuple(GridSpec(c, _zoomed(shapes, zoom)) for c in cells))
 
 # %% ../nbs/11_multiscale.ipynb #96bbfbc8
 class PyramidNeck(nn.Module):
-    "From the body's maps to ever coarser ones: each halves the one before (arXiv 1512.02325, section 2.1)"
-    def __init__(self,
-        channels, # of the body's maps, finest first, each map half the size of the one before
+    "Ever coarser maps: SSD's extra feature layers (arXiv 1512.02325, section 2.1)"
+    def __init__(
+        self,
+        channels, # of the backbone's maps, finest first, each map half the size of the one before
         n_levels:int=4, # maps to give
         width:int=256, # channels of each
         drop:float=.1, # share of channels silenced while training
     ):
-        super().__init__(); self.channels = [width]*n_levels; self.fuse = Fuse(channels)
-        self.convs = nn.ModuleList(conv_block(self.fuse.n_out if i==0 else width, width, stride=1 if i==0 else 2, drop=drop) for i in range(n_levels))
+        super().__init__()
+        self.channels = [width]*n_levels
+        self.fuse = Fuse(channels)
+        layers = [(self.fuse.n_out, 1)]+[(width, 2)]*(n_levels-1)  # channels in, stride
+        self.convs = nn.ModuleList(conv_block(n, width, stride=s, drop=drop) for n,s in layers)
 
     def forward(self,
-        maps, # of the body: list of (B,channels[i],·,·)
+        maps, # of the backbone: list of (B,channels[i],·,·)
     )->list: # `n_levels` maps (B,width,cells,cells), finest first
         x, out = self.fuse(maps), []
-        for conv in self.convs: x = conv(x); out.append(x)
+        for conv in self.convs:
+            x = conv(x)
+            out.append(x)
         return out
 
 # %% ../nbs/11_multiscale.ipynb #6a8d4172
 @register_arch('multiscale', spec=lambda cells: multi_spec(cells[-1], stride=1))
 def multiscale_model(
-    description:dict, # spec (see `spec_to_dict`), n_classes without background; activation ('sigmoid'), width (256)
+    description:dict, # spec (see `spec_to_dict`), n_classes without background; activation, width
     body:Body, # whose last map has as many cells as the spec's first level
 )->SSDModel: # images (B,3,S,S) → cls_logits (B,A,K), box_deltas (B,A,4)
-    "The pyramid detector from its description"
+    "The detector with several maps; activation 'sigmoid' and width 256 where not described"
     spec = spec_from_dict(description['spec'])
     neck = PyramidNeck(body.channels, len(spec.levels), description.get('width',256))
-    return SSDModel(body, neck, spec, description['n_classes'], description.get('activation','sigmoid'))
+    activation = description.get('activation','sigmoid')
+    return SSDModel(body, neck, spec, description['n_classes'], activation)
