@@ -10,14 +10,24 @@ __all__ = ['start']
 
 # %% ../nbs/91d_commands.ipynb #d0c05ebd
 # Where the command begins: Ctrl-C ends it quietly, even while libraries are imported.
-import signal, sys, _thread
+import os, signal, sys, _thread
 
 # %% ../nbs/91d_commands.ipynb #91c0f1b2
+def _in_import(frame):
+    "Whether some module is half imported below this frame"
+    while frame:
+        if frame.f_code.co_filename=='<frozen importlib._bootstrap>': return True
+        frame = frame.f_back
+    return False
+
 def start(
 ):
-    "Run the command line; status 130 after Ctrl-C, whatever an interrupted import makes of it"
+    "Run the command line; status 130 after Ctrl-C, also where an import is interrupted"
     pressed = []
     def interrupt(number, frame):
+        if _in_import(frame):  # an exception in torch's C++ code would abort with a core dump
+            os.write(2, b'Stopped.\n')
+            os._exit(130)
         pressed.append(number)
         raise KeyboardInterrupt
     def swallowed(lost):  # in a callback, where Python can only report it: press the keys again

@@ -205,7 +205,7 @@ def test_a_table_that_cannot_be_written_ends_nothing(folder, tmp_path, monkeypat
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGINT') or os.name == 'nt', reason='signals of POSIX')
-@pytest.mark.parametrize('after', [0.1, 0.3, 0.8, 2])
+@pytest.mark.parametrize('after', [0.1, 0.3, 0.8, 1.4, 2, 3])
 def test_ctrl_c_at_any_moment(folder, after):
     "A real interrupt, while libraries are imported: no traceback, status 130"
     code = (
