@@ -40,7 +40,7 @@ setup(
         nbdev=[f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],
     ),
     package_data={
-        cfg['lib_path']: ['kept.json', 'scoreboard.json', 'doctor.css', 'doctor.html', 'weights/*']
+        cfg['lib_path']: ['*.json', 'doctor.css', 'doctor.html', 'weights/*']
     },
     include_package_data=True,
     zip_safe=False,

@@ -171,7 +171,7 @@ class TrainConfig(NetConfig):
     lr:float=auto(2e-3) # peak of the learning rate, frozen phase; find: by `lr_find`
     unfrozen_lr:float=auto(5e-4) # peak of the heads afterwards; the backbone has a fifth
     bs:int=auto(16) # images in a batch
-    augment:str=auto('imgaug') # how images are changed, a key of `AUGMENT_PRESETS` (04b)
+    augment:str=auto('imgaug') # of images: imgaug, ssd, learned, mosaic, mixup (04b, 23)
     strength:float=auto(.7) # of augmentation: 0 flips only, 1 much
     recipe:str=auto('one-cycle') # how weights are moved, a key of `RECIPES`
     alpha:float=auto(.25) # weight of positives, negatives have 1−alpha; given: focal loss

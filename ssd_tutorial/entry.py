@@ -12,7 +12,7 @@ __all__ = ['start']
 # Where the command begins: Ctrl-C ends it quietly, even while libraries are imported.
 import os, signal, sys, _thread
 
-# %% ../nbs/91d_commands.ipynb #91c0f1b2
+# %% ../nbs/91d_commands.ipynb #91c0f1ba
 def _in_import(frame):
     "Whether some module is half imported below this frame"
     while frame:
@@ -20,6 +20,7 @@ def _in_import(frame):
         frame = frame.f_back
     return False
 
+# %% ../nbs/91d_commands.ipynb #91c0f1b2
 def start(
 ):
     "Run the command line; status 130 after Ctrl-C, also where an import is interrupted"

@@ -82,6 +82,8 @@ class AugmentPreset:
     names:tuple # its kinds of change
     make:object # (strength, names) → augmenter
     view:object # (augmenter, record, size, rng) → one draw, as `ssd_augment` returns it
+    partners:int=0 # further images that it mixes into one, where 'mix' is among its names
+    mix:object=None # (list of records, size, rng) → the one record made of them (lesson 23b)
 
 def _view_of_square(augmenter, record, size, rng):
     return augment(augmenter, *to_square(record, size), rng)

@@ -6,7 +6,7 @@
 __all__ = ['LAST', 'DEMO', 'fingerprint', 'last_path', 'settings_of', 'read_last', 'check_last', 'RunFiles', 'train_detector']
 
 # %% ../nbs/15c_runs.ipynb #cce45fe0
-from .batches import make_dls  # first: it imports fastai without its warnings
+from .batches import find_preset, make_dls  # first: fastai without its warnings
 import hashlib, importlib, os, platform, random
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from fastcore.basics import patch
 
 # %% ../nbs/15c_runs.ipynb #15c0f1b0
 from .anchors import CODERS, spec_from_dict, spec_to_dict
-from .presets import AUGMENT_PRESETS
 from .checkpoints import (
     load_training_state, loader_state, set_loader_state, training_state)
 from .config import (
@@ -282,9 +281,8 @@ def _chooser(data, cfg, last, say):
 # %% ../nbs/15c_runs.ipynb #4c0d1a71
 def _prepare(data, cfg, progress, last, cbs):
     "Learner, loaders of images, detector"
-    if cfg.augment not in AUGMENT_PRESETS:
-        known = ', '.join(AUGMENT_PRESETS)
-        raise DetectorError(f'augment={cfg.augment!r}: choose from {known}.')
+    try: find_preset(cfg.augment)
+    except ValueError as e: raise DetectorError(f'augment={cfg.augment!r}: {e}') from None
     set_seed(cfg.seed)
     keep_memory()
     spec, fresh = _chooser(data, cfg, last, progress), replace(cfg, weights='none')
