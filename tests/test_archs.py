@@ -1,0 +1,51 @@
+"""Every architecture there is takes three steps on photographs, and detects afterwards"""
+
+import importlib, shutil
+import pytest
+from click.testing import CliRunner
+from ssd_tutorial.cli import main
+from ssd_tutorial.config import ARCH_MODULES, module_of
+from ssd_tutorial.detector import Detector
+from ssd_tutorial.grid import ARCHS
+
+for lesson in ARCH_MODULES:
+    importlib.import_module(f'ssd_tutorial.{lesson}')
+OURS = [name for name in ARCHS if module_of(name) is None]
+PORTED = 'ssd300_vgg16'  # torchvision's, which is loaded and not trained
+
+
+@pytest.fixture(scope='module')
+def some_animals(real_data, tmp_path_factory):
+    "A VOC folder with a few of the photographs"
+    source, to = real_data / 'voc_animals', tmp_path_factory.mktemp('animals')
+    for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (to / folder).mkdir(parents=True)
+    for split, n in (('train', 12), ('val', 4)):
+        names = (source / 'ImageSets/Main' / f'{split}.txt').read_text().split()[:n]
+        (to / 'ImageSets/Main' / f'{split}.txt').write_text('\n'.join(names))
+        for name in names:
+            shutil.copy(source / 'JPEGImages' / f'{name}.jpg', to / 'JPEGImages')
+            shutil.copy(source / 'Annotations' / f'{name}.xml', to / 'Annotations')
+    return to
+
+
+def test_which_there_are():
+    assert {'grid', 'multiscale', 'fpn', 'ssd300', 'ssd512', 'ssd'} <= {*OURS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', [a for a in OURS if a != PORTED])
+def test_three_steps_on_photographs(arch, some_animals, tmp_path):
+    "At its own size and full width"
+    out = tmp_path / 'd.pt'
+    how = '--weights none --batch-size 2 --max-steps 3 --no-plots --anyway'.split()
+    args = ['train', '--data', str(some_animals), '--arch', arch, *how, '--out', str(out)]
+    r = CliRunner().invoke(main, args)
+    assert r.exit_code == 0, r.output
+    assert 'stopped after 3 of' in r.output
+    det = Detector.load(out)
+    assert det.description['arch'] == arch
+    photo = next((some_animals / 'JPEGImages').iterdir())
+    found = det.predict(photo, score=0)
+    assert len(found) > 0
+    assert (found.boxes_px >= 0).all()
