@@ -6,7 +6,7 @@
     python benchmarks/augmentations.py --quick --data DIR   tiny; prints, writes nothing
 
 The body is frozen: its maps are computed once for every variant of a photograph, and kept in
---cache. All rows share photographs, steps, rates and the network of row 16-fine of scoreboard.py.
+--cache. All rows share photographs, steps, rates and the network of row 15 of scoreboard.py.
 Results go to augmentations.json as they end; lesson 23b shows them.
 """
 
@@ -87,7 +87,7 @@ def main():
         if not todo:
             continue
         more = [] if name == 'none' else maps_of(name, data, 224, args.cache, args.variants)
-        row = replace(board.ROWS['16-fine'], variants=1 + len(more))
+        row = replace(board.ROWS['15'], variants=1 + len(more))
         for seed in todo:
             figures = board.train(row, ([plain, *more], [valid]), data.vocab, budget, seed)
             print(name, seed, figures, flush=True)

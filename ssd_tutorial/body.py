@@ -62,7 +62,9 @@ def _feature_info(name, make):
         except (RuntimeError, NotImplementedError, AttributeError, TypeError) as e: error = e
     raise WeightsError(f'{name} gives no feature maps ({error}). Choose another body.')
 
-def _no_stride(name, have, stride, cure):
+_OTHER_LEVELS = ' (level l has stride 2**(l+1)). Choose other levels or another body.'
+
+def _no_stride(name, have, stride, cure=_OTHER_LEVELS):
     return WeightsError(f'The maps of {name} have strides {", ".join(map(str, have))}; '
                         f'none has {stride}{cure}')
 
@@ -76,9 +78,7 @@ def _feature_net(name, levels, pretrained=False, **more):
     have = list(info.reduction())
     for l in levels:
         stride = 2**(l+1)
-        if stride not in have:
-            cure = ' (level l has stride 2**(l+1)). Choose other levels or another body.'
-            raise _no_stride(name, have, stride, cure)
+        if stride not in have: raise _no_stride(name, have, stride)
         last = len(have)-1-have[::-1].index(stride)  # the last map of that stride
         places.append(info.out_indices[last])
     return make(out_indices=places, pretrained=pretrained)

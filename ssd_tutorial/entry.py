@@ -20,6 +20,11 @@ def _in_import(frame):
         frame = frame.f_back
     return False
 
+def _press_again(lost):
+    "In a callback Python can only report what was raised: a lost Ctrl-C is pressed once more"
+    if lost.exc_type is KeyboardInterrupt: _thread.interrupt_main()
+    else: sys.__unraisablehook__(lost)
+
 # %% ../nbs/91d_commands.ipynb #91c0f1b2
 def start(
 ):
@@ -31,11 +36,8 @@ def start(
             os._exit(130)
         pressed.append(number)
         raise KeyboardInterrupt
-    def swallowed(lost):  # in a callback, where Python can only report it: press the keys again
-        if lost.exc_type is KeyboardInterrupt: _thread.interrupt_main()
-        else: sys.__unraisablehook__(lost)
     signal.signal(signal.SIGINT, interrupt)
-    sys.unraisablehook = swallowed
+    sys.unraisablehook = _press_again
     try:
         from ssd_tutorial.cli import main
         main()

@@ -70,9 +70,8 @@ def _check_strides(name, ends, strides):
     "WeightsError where a network lacks the map of a stride"
     if not ends: raise WeightsError(f'{TORCHVISION}{name} gives no feature maps that an image of '
                                     '224 px divides into. Choose another body.')
-    cure = ' (level l has stride 2**(l+1)). Choose other levels or another body.'
     for s in strides:
-        if s not in ends: raise _no_stride(TORCHVISION+name, list(ends), s, cure)
+        if s not in ends: raise _no_stride(TORCHVISION+name, list(ends), s)
 
 # %% ../nbs/20b_torchvision_bodies.ipynb #20b10010
 @patch
