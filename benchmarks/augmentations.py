@@ -63,7 +63,7 @@ def arguments():
     p.add_argument('--data', required=True, help='folder with train and val')
     p.add_argument('--presets', nargs='+', choices=PRESETS, default=list(PRESETS), help='all')
     p.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='0 1 2')
-    p.add_argument('--epochs', type=int, default=40, help='40')
+    p.add_argument('--epochs', type=int, default=20, help='20')
     p.add_argument('--variants', type=int, default=6, help='of each photograph: 6')
     p.add_argument('--cache', type=Path, default=Path(tempfile.gettempdir()) / 'ssd_presets')
     p.add_argument('--quick', action='store_true', help='tiny; prints, writes nothing')
