@@ -111,7 +111,7 @@ ROWS = {
     '20-fine': ANY_FINE('SSD from stride 8'),
     '20-fine-boost': ANY_FINE('SSD from stride 8, 2 boosters', boosters=2, bar=True),
 }
-MATCHED = partial(replace, ROWS['16-fine'], lesson='20d', bar=False)
+MATCHED = partial(replace, ROWS['16'], lesson='20d', bar=False)
 MATCHING = {  # measured by name only, in a file of their own: lesson 20d reads it
     'unique': MATCHED(title='unique, from 0.5'),
     'threshold': MATCHED(title='threshold, from 0.5', matcher='threshold'),
@@ -392,6 +392,7 @@ def arguments():
     p.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='0 1 2')
     p.add_argument('--epochs', type=int, default=Budget.epochs, help=f'{Budget.epochs}')
     p.add_argument('--train', type=int, default=Budget.n_train, help='images to learn from')
+    p.add_argument('--width', type=int, default=Budget.width, help='channels of neck and head')
     p.add_argument('--quick', action='store_true', help='tiny; prints, writes nothing')
     p.add_argument('--table', action='store_true', help='write scoreboard.md and train nothing')
     p.add_argument('--again', action='store_true', help='measure rows anew that stand in the file')
@@ -411,7 +412,8 @@ def done(board, name, key, seed, budget, path=None):
 def main():
     args = arguments()
     name = Path(args.data).name if args.data else 'generated'
-    budget = Budget(n_train=args.train, n_valid=400 if args.data else 200, epochs=args.epochs)
+    n_valid = 400 if args.data else 200
+    budget = Budget(args.train, n_valid, args.epochs, args.width)
     if args.quick:
         budget, args.seeds = replace(budget, n_train=32, n_valid=50, epochs=1), [0]
     if not args.table:

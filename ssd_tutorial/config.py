@@ -97,6 +97,12 @@ def _below(high, rule):
     "A rule without its upper end"
     return f'a number from 0 to below {high:g}', lambda v: rule[1](v) and v<high
 
+# %% ../nbs/14c_settings.ipynb #14cd0005
+def _is_matcher(v):
+    if v in ('unique','threshold','atss'): return True
+    from ssd_tutorial.recipes import MATCHERS
+    return isinstance(v, str) and v in MATCHERS  # your own, once it is entered
+
 # %% ../nbs/14c_settings.ipynb #15c0f1a3
 _LEVELS = ('whole numbers from 1 to 6 in order, e.g. 3,4',
            lambda v: isinstance(v, (list,tuple)) and len(v)>0 and [*v]==sorted({*v})
@@ -104,11 +110,6 @@ _LEVELS = ('whole numbers from 1 to 6 in order, e.g. 3,4',
 _SHARE = _range(0, 1, whole=False)
 _RATE = _or('find', _range(0, whole=False, ends=False))
 _OVERLAP = ('a number above 0, up to 1', lambda v: _SHARE[1](v) and v>0)
-
-def _is_matcher(v):
-    if v in ('unique','threshold','atss'): return True
-    from ssd_tutorial.recipes import MATCHERS
-    return isinstance(v, str) and v in MATCHERS  # your own, once it is entered
 
 ALLOWED = dict(  # setting → in words; whether a value fits
     size=_range(32, 4096), width=_or(None, _range(1)), bs=_range(1), lr=_RATE, unfrozen_lr=_RATE,

@@ -53,7 +53,7 @@ def atss_match(
     spec:AnchorSpec=None, # whose anchors they are
     k:int=9, # see `atss_candidates`
 )->Tensor: # (B,A) int64: index of the object, −1 background, −2 ignored
-    "Each object takes the candidates that stand out: IoU ≥ mean + deviation (arXiv 1912.02424, 3.2)"
+    "Objects take the candidates that stand out: IoU ≥ mean + deviation (arXiv 1912.02424, 3.2)"
     if crowd is None: crowd = torch.zeros_like(labels, dtype=torch.bool)
     image,n = ((labels>0) & ~crowd).nonzero(as_tuple=True)  # (M,) all objects of the batch
     owner = torch.full((len(labels), len(anchors_xyxy)), BACKGROUND, device=labels.device)
