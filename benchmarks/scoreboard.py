@@ -4,6 +4,7 @@
     python benchmarks/scoreboard.py                      every row on the generated set, three seeds
     python benchmarks/scoreboard.py --data DIR           the same on photographs (train and val)
     python benchmarks/scoreboard.py --rows 10 11 --seeds 0 1
+    python benchmarks/scoreboard.py --rows unique atss --out benchmarks/matchers.json  lesson 20d's
     python benchmarks/scoreboard.py --epochs 10 --seeds 0  where is a row on its way? kept beside it
     python benchmarks/scoreboard.py --quick              tiny; prints, writes nothing: does it work?
     python benchmarks/scoreboard.py --table              scoreboard.json as a table: scoreboard.md
@@ -30,6 +31,7 @@ from fastai.torch_core import set_seed  # noqa: E402
 from ssd_tutorial.anchors import AnchorSpec, GRID16, MULTI, spec_to_dict  # noqa: E402
 from ssd_tutorial.body import make_body  # noqa: E402
 from ssd_tutorial.boxes import iou  # noqa: E402
+from ssd_tutorial.config import find_arch  # noqa: E402
 from ssd_tutorial.focal import make_focal, prior_bias  # noqa: E402
 from ssd_tutorial.fpn import fpn_spec  # noqa: E402
 from ssd_tutorial.grid import SSDLoss, bce, build_arch, softmax_loss  # noqa: E402
@@ -37,7 +39,9 @@ from ssd_tutorial.largest import LargestLoss, LargestModel  # noqa: E402
 from ssd_tutorial.metrics import evaluate_found  # noqa: E402
 from ssd_tutorial.multiscale import multi_spec  # noqa: E402
 from ssd_tutorial.nms import detect  # noqa: E402
-from ssd_tutorial.readers import load_dataset
+from ssd_tutorial.own_anchors import choose_anchors  # noqa: E402
+from ssd_tutorial.readers import load_dataset  # noqa: E402
+from ssd_tutorial.recipes import find_matcher  # noqa: E402
 from ssd_tutorial.ssd import ssd_spec  # noqa: E402
 from ssd_tutorial.records import generated_data  # noqa: E402
 from ssd_tutorial.multibox import multibox  # noqa: E402
@@ -67,6 +71,10 @@ class Row:
     boosters: int = 0  # convolutions before the heads of the body's maps, `ssd` only
     whole: int = 0  # epochs more in which the body learns too, behind stride 8
     bar: bool = True  # a step of the staircase, drawn by `scoreboard`
+    matcher: str = 'unique'  # which anchor learns which object, a key of `MATCHERS`
+    threshold: float = 0.5  # of the matcher
+    neg_threshold: float = None  # anchors from here to the threshold are ignored; None: no band
+    anchors: str = 'default'  # or 'proposed': fitted to the training images (lesson 20c)
 
 
 DENSE = multi_spec(zoom=2.0)
@@ -103,6 +111,16 @@ ROWS = {
     '20-fine': ANY_FINE('SSD from stride 8'),
     '20-fine-boost': ANY_FINE('SSD from stride 8, 2 boosters', boosters=2, bar=True),
 }
+MATCHED = partial(replace, ROWS['16'], lesson='20d', bar=False)
+MATCHING = {  # measured by name only, in a file of their own: lesson 20d reads it
+    'unique': MATCHED(title='unique, from 0.5'),
+    'threshold': MATCHED(title='threshold, from 0.5', matcher='threshold'),
+    'atss': MATCHED(title='atss', matcher='atss'),
+    'unique-low': MATCHED(title='unique, from 0.4', threshold=0.4),
+    'band': MATCHED(title='unique, from 0.5, ignored from 0.4', neg_threshold=0.4),
+    'proposed': MATCHED(title='unique, from 0.5, proposed anchors', anchors='proposed'),
+}
+ALL = ROWS | MATCHING
 
 
 @dataclass(frozen=True)
@@ -162,6 +180,22 @@ def loaders(maps, row, bs, seed):
         CachedLoader(valid, bs=50),
         device='cpu',
     )
+
+
+def with_anchors(row, maps):
+    "A row with the anchors that it trains with: its own, or fitted to the plain training images"
+    if row.anchors == 'default':
+        return row
+    targets = [t for _, t in maps[0][0]]
+    boxes = torch.cat([t['boxes_xyxy'][t['labels'] > 0] for t in targets])
+    alike = find_arch(row.arch).alike
+    return replace(row, spec=choose_anchors(row.anchors, boxes, row.spec, alike)[0])
+
+
+def matching(row, model):
+    "What the loss of a row must know of its matching"
+    matcher = find_matcher(row.matcher)(row, model.spec)
+    return dict(matcher=matcher, threshold=row.threshold)
 
 
 def network(row, n_classes, width):
@@ -254,8 +288,11 @@ def train(row, maps, vocab, budget, seed, data=None):
     "Train one row from one seed: its figures"
     set_seed(seed)
     start, dls = time.process_time(), loaders(maps, row, budget.bs, seed)
+    row = with_anchors(row, maps)
     model = network(row, len(vocab) - 1, budget.width)
-    loss = LargestLoss() if row.arch == 'largest' else SSDLoss(model.anchors, cls_loss=row.loss)
+    loss = LargestLoss()
+    if row.arch != 'largest':
+        loss = SSDLoss(model.anchors, cls_loss=row.loss, **matching(row, model))
     learn = make_learner(dls, model, loss, cbs=[BFloat16(), NoValidation()])
     with learn.no_bar(), learn.no_logging():
         freeze_body(learn)
@@ -278,23 +315,31 @@ def read(path):
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
+def epochs_of(board, name, path, budget):
+    "Epochs of a file's table: those of its first result; in the scoreboard's own file, the default"
+    if name in board:
+        return board[name]['settings']['epochs']
+    return Budget.epochs if Path(path) == OUT else budget.epochs
+
+
 def note(path, name, key, figures, seed, budget):
     "Add one result to the file; at other epochs than the table's it goes to `convergence`"
     board = read(path)
+    epochs = epochs_of(board, name, path, budget)
     part = board.setdefault(
-        name, dict(settings=vars(replace(budget, epochs=Budget.epochs)), rows={}, convergence={})
+        name, dict(settings=vars(replace(budget, epochs=epochs)), rows={}, convergence={})
     )
-    if budget.epochs != Budget.epochs:
+    if budget.epochs != epochs:
         part['convergence'].setdefault(key, {})[str(budget.epochs)] = figures['map50']
     else:
         part['rows'].setdefault(key, dict(seeds={}))['seeds'][str(seed)] = figures
-        part['rows'] = {k: described(k, part['rows'][k]) for k in ROWS if k in part['rows']}
+        part['rows'] = {k: described(k, part['rows'][k]) for k in ALL if k in part['rows']}
     save_whole((json.dumps(board, indent=1, ensure_ascii=False) + '\n').encode(), path)
 
 
 def described(key, row):
     "A row of the file: what it is, then its figures"
-    about = dict(lesson=ROWS[key].lesson, title=ROWS[key].title, bar=ROWS[key].bar)
+    about = dict(lesson=ALL[key].lesson, title=ALL[key].title, bar=ALL[key].bar)
     return about | summary(row)
 
 
@@ -343,10 +388,11 @@ def markdown(board):
 def arguments():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--data', help='folder with train and val; the generated set where not given')
-    p.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS), help='all')
+    p.add_argument('--rows', nargs='+', choices=ALL, default=list(ROWS), help='all lessons')
     p.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='0 1 2')
     p.add_argument('--epochs', type=int, default=Budget.epochs, help=f'{Budget.epochs}')
     p.add_argument('--train', type=int, default=Budget.n_train, help='images to learn from')
+    p.add_argument('--width', type=int, default=Budget.width, help='channels of neck and head')
     p.add_argument('--quick', action='store_true', help='tiny; prints, writes nothing')
     p.add_argument('--table', action='store_true', help='write scoreboard.md and train nothing')
     p.add_argument('--again', action='store_true', help='measure rows anew that stand in the file')
@@ -355,10 +401,10 @@ def arguments():
     return p.parse_args()
 
 
-def done(board, name, key, seed, budget):
+def done(board, name, key, seed, budget, path=None):
     "Whether the file has this result already"
     part = board.get(name, {})
-    if budget.epochs != Budget.epochs:
+    if budget.epochs != epochs_of(board, name, path or OUT, budget):
         return str(budget.epochs) in part.get('convergence', {}).get(key, {})
     return str(seed) in part.get('rows', {}).get(key, {}).get('seeds', {})
 
@@ -366,17 +412,22 @@ def done(board, name, key, seed, budget):
 def main():
     args = arguments()
     name = Path(args.data).name if args.data else 'generated'
-    budget = Budget(n_train=args.train, n_valid=400 if args.data else 200, epochs=args.epochs)
+    n_valid = 400 if args.data else 200
+    budget = Budget(args.train, n_valid, args.epochs, args.width)
     if args.quick:
         budget, args.seeds = replace(budget, n_train=32, n_valid=50, epochs=1), [0]
     if not args.table:
-        variants = max(ROWS[key].variants for key in args.rows)
+        variants = max(ALL[key].variants for key in args.rows)
         vocab, maps = maps_of(args.data, budget, args.cache, variants)
         jobs = [(key, seed) for seed in args.seeds for key in args.rows]
         for i, (key, seed) in enumerate(jobs):
-            if not args.quick and not args.again and done(read(args.out), name, key, seed, budget):
+            if (
+                not args.quick
+                and not args.again
+                and done(read(args.out), name, key, seed, budget, args.out)
+            ):
                 continue
-            figures = train(ROWS[key], maps, vocab, budget, seed, args.data)
+            figures = train(ALL[key], maps, vocab, budget, seed, args.data)
             print(
                 f'{i + 1}/{len(jobs)} {key:10} seed {seed}  '
                 + '  '.join(f'{k} {v:.3f}' for k, v in figures.items()),
@@ -385,7 +436,8 @@ def main():
             if not args.quick:
                 note(args.out, name, key, figures, seed, budget)
     if not args.quick:
-        (HERE / 'scoreboard.md').write_text(markdown(read(args.out)), encoding='utf-8')
+        page = HERE / 'scoreboard.md' if args.out == OUT else args.out.with_suffix('.md')
+        page.write_text(markdown(read(args.out)), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ class DetectorError(UserError, ValueError):
 
 # %% ../nbs/14c_settings.ipynb #ec56aa58
 ARCH_MODULES = (  # where `find_in_registry` looks, in order
-    'grid', 'multiscale', 'fpn', 'ssd300', 'ported', 'multibox', 'ssd_recipe', 'ssd')
+    'grid', 'multiscale', 'fpn', 'ssd300', 'ported', 'multibox', 'ssd_recipe', 'ssd', 'matchers')
 
 def find_in_registry(
     name:str, # of an entry
@@ -97,12 +97,19 @@ def _below(high, rule):
     "A rule without its upper end"
     return f'a number from 0 to below {high:g}', lambda v: rule[1](v) and v<high
 
+# %% ../nbs/14c_settings.ipynb #14cd0005
+def _is_matcher(v):
+    if v in ('unique','threshold','atss'): return True
+    from ssd_tutorial.recipes import MATCHERS
+    return isinstance(v, str) and v in MATCHERS  # your own, once it is entered
+
 # %% ../nbs/14c_settings.ipynb #15c0f1a3
 _LEVELS = ('whole numbers from 1 to 6 in order, e.g. 3,4',
            lambda v: isinstance(v, (list,tuple)) and len(v)>0 and [*v]==sorted({*v})
            and all(_range(1, 6)[1](l) for l in v))
 _SHARE = _range(0, 1, whole=False)
 _RATE = _or('find', _range(0, whole=False, ends=False))
+_OVERLAP = ('a number above 0, up to 1', lambda v: _SHARE[1](v) and v>0)
 
 ALLOWED = dict(  # setting → in words; whether a value fits
     size=_range(32, 4096), width=_or(None, _range(1)), bs=_range(1), lr=_RATE, unfrozen_lr=_RATE,
@@ -112,7 +119,20 @@ ALLOWED = dict(  # setting → in words; whether a value fits
     strength=_or(None, _SHARE), alpha=_or(None, _SHARE), score=_SHARE, ema=_below(1, _SHARE),
     gamma=_range(0, whole=False), box_weight=_range(0, whole=False), num_workers=_range(0),
     seed=_range(0), max_steps=_or(None, _range(1)),
+    matcher=("'unique', 'threshold', 'atss', or one that you entered into MATCHERS", _is_matcher),
+    threshold=_OVERLAP, neg_threshold=_or(None, _OVERLAP),
     keep=("'best' or 'last'", lambda v: v in ('best','last')))
+
+# %% ../nbs/14c_settings.ipynb #14cd0004
+def _check_matching(matcher, threshold, neg_threshold):
+    "DetectorError where settings of the matching contradict each other"
+    if neg_threshold is not None and neg_threshold>threshold:
+        raise DetectorError(
+            f'neg_threshold={neg_threshold} lies above threshold={threshold}, and what lies '
+            'between the two is ignored: give less.')
+    if matcher=='atss' and (threshold!=.5 or neg_threshold is not None):
+        raise DetectorError("matcher='atss' finds a threshold of its own for each object: leave "
+                            'threshold and neg_threshold out.')
 
 # %% ../nbs/14c_settings.ipynb #4acdcb42
 def check_settings(
@@ -123,6 +143,7 @@ def check_settings(
         words, fits = ALLOWED.get(f.name, ('', lambda v: True))
         value = getattr(cfg, f.name)
         if not fits(value): raise DetectorError(f'{f.name}={value!r}: give {words}.')
+    if hasattr(cfg, 'matcher'): _check_matching(cfg.matcher, cfg.threshold, cfg.neg_threshold)
 
 # %% ../nbs/14c_settings.ipynb #ce2c0640
 @dataclass
@@ -177,6 +198,9 @@ class TrainConfig(NetConfig):
     alpha:float=auto(.25) # weight of positives, negatives have 1−alpha; given: focal loss
     gamma:float=auto(2.) # how fast a right answer loses its weight; given: focal loss
     box_weight:float=auto(1.) # of the localisation loss
+    matcher:str=auto('unique') # which anchor learns what: unique, threshold or atss (lesson 20d)
+    threshold:float=auto(.5) # IoU from which an anchor learns an object
+    neg_threshold:float=auto(None) # IoU from which to threshold an anchor is ignored; None: no band
     ema:float=auto(0.) # decay of an average of the weights (06e), e.g. 0.99; 0: none
     bf16:bool=auto(False) # arithmetic in bfloat16
     keep:str=auto('best') # which epoch to keep: the best by mAP50 on val, or the last

@@ -24,7 +24,7 @@ from .config import (
 from .detector import Detector
 from .focal import set_prior
 from .grid import build_arch
-from .recipes import find_loss
+from .recipes import find_loss, find_matcher
 from .saved import read_saved, shipped, shipped_path
 from .rates import choose_lr
 from .steps import AverageWeights, BFloat16
@@ -148,14 +148,16 @@ def plan_phases(
 def detector_learner(
     det:Detector, # its model is trained in place
     dls, # of `make_dls`
-    cfg:TrainConfig, # loss, alpha, gamma, box_weight, recipe, ema, score, max_steps
+    cfg:TrainConfig, # loss, matching, recipe, ema, score, max_steps, bf16
     table:EpochTable, # keeps a row for every epoch
     cbs=(), # more callbacks
 ): # Learner
     "A Learner that trains a detector and keeps its best epoch by mAP50; raises DetectorError"
     r, decode = find_recipe(cfg.recipe), partial(det.model.decode, score=cfg.score)
     cls_loss = find_loss(cfg.loss)[1](cfg)
-    loss = det.model.loss_func(cls_loss=cls_loss, box_weight=cfg.box_weight)
+    matcher = find_matcher(cfg.matcher)(cfg, det.model.spec)
+    loss = det.model.loss_func(cls_loss=cls_loss, box_weight=cfg.box_weight, matcher=matcher,
+                               threshold=cfg.threshold)
     metrics = [LossPart('cls'), LossPart('box'), MeanAP(decode, len(det.vocab)-1)]
     cbs = [table, *cbs]
     if cfg.max_steps: cbs.append(StopAfter(cfg.max_steps))
