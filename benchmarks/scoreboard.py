@@ -30,13 +30,14 @@ from fastai.torch_core import set_seed  # noqa: E402
 from ssd_tutorial.anchors import AnchorSpec, GRID16, MULTI, spec_to_dict  # noqa: E402
 from ssd_tutorial.body import make_body  # noqa: E402
 from ssd_tutorial.boxes import iou  # noqa: E402
+from ssd_tutorial.fcos import fcos_spec  # noqa: E402
 from ssd_tutorial.focal import make_focal, prior_bias  # noqa: E402
 from ssd_tutorial.fpn import fpn_spec  # noqa: E402
-from ssd_tutorial.grid import SSDLoss, bce, build_arch, softmax_loss  # noqa: E402
+from ssd_tutorial.grid import bce, build_arch, softmax_loss  # noqa: E402
 from ssd_tutorial.largest import LargestLoss, LargestModel  # noqa: E402
 from ssd_tutorial.metrics import evaluate_found  # noqa: E402
 from ssd_tutorial.multiscale import multi_spec  # noqa: E402
-from ssd_tutorial.nms import detect  # noqa: E402
+from ssd_tutorial import nms  # noqa: E402, F401  gives models `decode`
 from ssd_tutorial.readers import load_dataset
 from ssd_tutorial.ssd import ssd_spec  # noqa: E402
 from ssd_tutorial.records import generated_data  # noqa: E402
@@ -102,6 +103,12 @@ ROWS = {
     '20-boost': ANY('SSD from stride 16, 2 boosters', boosters=2),
     '20-fine': ANY_FINE('SSD from stride 8'),
     '20-fine-boost': ANY_FINE('SSD from stride 8, 2 boosters', boosters=2, bar=True),
+    '20e': replace(
+        PYRAMID('points from stride 8, no anchors', arch='fcos', spec=fcos_spec([28, 14, 7])),
+        lesson='20e',
+        levels=(2, 3, 4),
+        bar=False,
+    ),
 }
 
 
@@ -209,7 +216,7 @@ def found_by(model, row, batches):
         if row.arch == 'largest':
             found += named(preds)
         else:
-            found += detect(preds, model.anchors, activation=row.activation, score=0.02)
+            found += model.decode(preds, score=0.02)
         truths += unpad(y)
     return found, truths
 
@@ -255,7 +262,7 @@ def train(row, maps, vocab, budget, seed, data=None):
     set_seed(seed)
     start, dls = time.process_time(), loaders(maps, row, budget.bs, seed)
     model = network(row, len(vocab) - 1, budget.width)
-    loss = LargestLoss() if row.arch == 'largest' else SSDLoss(model.anchors, cls_loss=row.loss)
+    loss = LargestLoss() if row.arch == 'largest' else model.loss_func(cls_loss=row.loss)
     learn = make_learner(dls, model, loss, cbs=[BFloat16(), NoValidation()])
     with learn.no_bar(), learn.no_logging():
         freeze_body(learn)
