@@ -32,13 +32,14 @@ from ssd_tutorial.anchors import AnchorSpec, GRID16, MULTI, spec_to_dict  # noqa
 from ssd_tutorial.body import make_body  # noqa: E402
 from ssd_tutorial.boxes import iou  # noqa: E402
 from ssd_tutorial.config import find_arch  # noqa: E402
+from ssd_tutorial.fcos import fcos_spec  # noqa: E402
 from ssd_tutorial.focal import make_focal, prior_bias  # noqa: E402
 from ssd_tutorial.fpn import fpn_spec  # noqa: E402
-from ssd_tutorial.grid import SSDLoss, bce, build_arch, softmax_loss  # noqa: E402
+from ssd_tutorial.grid import bce, build_arch, softmax_loss  # noqa: E402
 from ssd_tutorial.largest import LargestLoss, LargestModel  # noqa: E402
 from ssd_tutorial.metrics import evaluate_found  # noqa: E402
 from ssd_tutorial.multiscale import multi_spec  # noqa: E402
-from ssd_tutorial.nms import detect  # noqa: E402
+from ssd_tutorial import nms  # noqa: E402, F401  gives models `decode`
 from ssd_tutorial.own_anchors import choose_anchors  # noqa: E402
 from ssd_tutorial.readers import load_dataset  # noqa: E402
 from ssd_tutorial.recipes import find_matcher  # noqa: E402
@@ -110,6 +111,12 @@ ROWS = {
     '20-boost': ANY('SSD from stride 16, 2 boosters', boosters=2),
     '20-fine': ANY_FINE('SSD from stride 8'),
     '20-fine-boost': ANY_FINE('SSD from stride 8, 2 boosters', boosters=2, bar=True),
+    '20e': replace(
+        PYRAMID('points from stride 8, no anchors', arch='fcos', spec=fcos_spec([28, 14, 7])),
+        lesson='20e',
+        levels=(2, 3, 4),
+        bar=False,
+    ),
 }
 MATCHED = partial(replace, ROWS['16'], lesson='20d', bar=False)
 MATCHING = {  # measured by name only, in a file of their own: lesson 20d reads it
@@ -243,7 +250,7 @@ def found_by(model, row, batches):
         if row.arch == 'largest':
             found += named(preds)
         else:
-            found += detect(preds, model.anchors, activation=row.activation, score=0.02)
+            found += model.decode(preds, score=0.02)
         truths += unpad(y)
     return found, truths
 
@@ -292,7 +299,7 @@ def train(row, maps, vocab, budget, seed, data=None):
     model = network(row, len(vocab) - 1, budget.width)
     loss = LargestLoss()
     if row.arch != 'largest':
-        loss = SSDLoss(model.anchors, cls_loss=row.loss, **matching(row, model))
+        loss = model.loss_func(cls_loss=row.loss, **matching(row, model))
     learn = make_learner(dls, model, loss, cbs=[BFloat16(), NoValidation()])
     with learn.no_bar(), learn.no_logging():
         freeze_body(learn)

@@ -7,6 +7,7 @@ __all__ = ['fpn_spec', 'FPNNeck', 'SharedBlock', 'SharedHead', 'fpn_model']
 
 # %% ../nbs/16_fpn.ipynb #e52bdb45
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from .anchors import AnchorSpec, GridSpec, shapes_of, spec_from_dict
 from .body import Body
@@ -98,14 +99,25 @@ class SharedHead(OutHead):
         super().__init__(width, n_shapes, n_cols)
         self.cls_tower, self.box_tower = towers
 
-    def forward(self,
-        x:Tensor, # (B,width,cells,cells)
-        level:int=0, # whose map it is
-    )->tuple: # cls_logits (B,cells·cells·shapes,n_cols), box_deltas (B,cells·cells·shapes,4)
-        c = b = x
-        for block in self.cls_tower: c = block(c, level)
-        for block in self.box_tower: b = block(b, level)
-        return flatten_map(self.cls(c), self.n_cols), flatten_map(self.box(b), 4)
+# %% ../nbs/16_fpn.ipynb #20e2a001
+@patch
+def climb(self:SharedHead,
+    x:Tensor, # (B,width,cells,cells)
+    level:int=0, # whose map it is
+)->tuple: # two maps (B,width,cells,cells)
+    "The map as the two towers hand it on, for classes and for boxes"
+    c = b = x
+    for block in self.cls_tower: c = block(c, level)
+    for block in self.box_tower: b = block(b, level)
+    return c, b
+
+@patch
+def forward(self:SharedHead,
+    x:Tensor, # (B,width,cells,cells)
+    level:int=0, # whose map it is
+)->tuple: # cls_logits (B,cells·cells·shapes,n_cols), box_deltas (B,cells·cells·shapes,4)
+    c,b = self.climb(x, level)
+    return flatten_map(self.cls(c), self.n_cols), flatten_map(self.box(b), 4)
 
 # %% ../nbs/16_fpn.ipynb #cd8aa063
 @register_arch('fpn', spec=fpn_spec, alike=True)

@@ -37,7 +37,7 @@ def flatten_map(
     k:int, # numbers per anchor
 )->Tensor: # (B,cells·cells·shapes,k) in the order of `make_anchors`
     "Read a feature map row by row, column by column, shape by shape"
-    return x.permute(0,2,3,1).reshape(len(x),-1,k)
+    return x.permute(0,2,3,1).flatten(1).unflatten(1, (-1,k))
 
 # %% ../nbs/10_grid.ipynb #a488276f
 def n_columns(
@@ -132,7 +132,7 @@ class SSDModel(nn.Module):
 @patch
 def forward(self:SSDModel,
     images:Tensor, # (B,3,S,S) RGB, 0–1; or the body's maps
-)->tuple: # cls_logits (B,A,K), box_deltas (B,A,4)
+)->tuple: # cls_logits (B,A,K), box_deltas (B,A,4); whatever else the heads give
     "Class logits and box deltas of every anchor; ValueError where maps and anchors do not fit"
     maps = self.neck(self.body(images))
     for m,l in zip(maps, self.spec.levels):
@@ -141,8 +141,8 @@ def forward(self:SSDModel,
             raise ValueError(f'The feature map is {h}×{w}, the anchors are for {n}×{n}. '
                              'Images of another size need another spec.')
     pairs = enumerate(zip(cycle(self.heads), maps))
-    cls,box = zip(*(head(m, level) for level,(head,m) in pairs))
-    return torch.cat(cls,1), torch.cat(box,1)
+    outs = zip(*(head(m, level) for level,(head,m) in pairs))
+    return tuple(torch.cat(o, 1) for o in outs)
 
 # %% ../nbs/10_grid.ipynb #ec2b3786
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ class Arch:
     levels:tuple=(3,4) # of the body: strides 16 and 32
     alike:bool=False # one head reads all levels, so each has the same shapes
     defaults:dict=field(default_factory=dict) # settings of lesson 14c's `TrainConfig`
+    without:tuple=() # settings that mean nothing to it
 
 ARCHS = {}  # name → `Arch`
 
@@ -162,11 +163,12 @@ def register_arch(
     spec=None, # see `Arch`
     levels=(3,4), # see `Arch`
     alike:bool=False, # see `Arch`
+    without=(), # see `Arch`
     **defaults, # see `Arch`
 ): # a decorator for its builder
     "Enter an architecture into the registry `ARCHS`"
     def note(build):
-        ARCHS[name] = Arch(name, build, spec, tuple(levels), alike, defaults)
+        ARCHS[name] = Arch(name, build, spec, tuple(levels), alike, defaults, tuple(without))
         return build
     return note
 
@@ -259,14 +261,19 @@ class SSDLoss:
     "`ssd_loss` with its settings, as fastai calls it; `parts` holds the terms of the last call"
     def __init__(self,
         anchors_xyxy:Tensor, # (A,4) corners, fractions 0–1; they follow the predictions' device
-        **settings, # of `ssd_loss`
-    ): self.anchors_xyxy,self.settings,self.parts = anchors_xyxy,settings,{}
+        loss=ssd_loss, # or another of its kind: (preds, targets, anchors_xyxy, **settings)
+        terms=('cls','box'), # names of its parts
+        **settings, # of `loss`
+    ):
+        self.anchors_xyxy,self.loss,self.terms = anchors_xyxy,loss,tuple(terms)
+        self.settings,self.parts = settings,{}
+
     def __call__(self,
-        preds:tuple, # cls_logits (B,A,K), box_deltas (B,A,4)
+        preds:tuple, # cls_logits (B,A,K), box_deltas (B,A,4); whatever else the heads give
         targets:dict, # see `collate`
     )->Tensor: # scalar
         anchors = self.anchors_xyxy.to(preds[0].device)
-        total,self.parts = ssd_loss(preds, targets, anchors, **self.settings)
+        total,self.parts = self.loss(preds, targets, anchors, **self.settings)
         return total
 
 # %% ../nbs/10_grid.ipynb #4c0d1a12
@@ -287,6 +294,13 @@ def decode_candidates(
     "What each anchor predicts, as boxes and scores"
     boxes = coder.decode(preds[1].float(), anchors_xyxy).clamp(0,1)
     return class_scores(preds[0].float(), activation), boxes
+
+@patch
+def candidates(self:SSDModel,
+    preds:tuple, # what the model gave: cls_logits (B,A,K), box_deltas (B,A,4)
+)->tuple: # scores (B,A,C), boxes_xyxy (B,A,4) fractions, clipped to 0–1
+    "What each anchor predicts, see `decode_candidates`"
+    return decode_candidates(preds, self.anchors, self.coder, self.activation)
 
 # %% ../nbs/10_grid.ipynb #8e6b0405
 def blackbox_detect(

@@ -83,8 +83,8 @@ def decode(self:SSDModel,
     most:int=None, # candidates per image that enter suppression; None: 1000, or 20·top_k
 )->list: # a dict per image: boxes_xyxy (D,4) fractions, scores (D,), labels (D,) 1…C, best first
     "From this model's output to detections, see `detect`"
-    most = most or max(1000, 20*top_k if top_k>100 else 0)
-    return detect(preds, self.anchors, self.coder, self.activation, score, overlap, top_k, most)
+    best = top_candidates(*self.candidates(preds), score, most or max(1000, 20*top_k*(top_k>100)))
+    return suppress(*best, overlap, top_k, len(preds[0]))
 
 @patch
 def find(self:SSDModel,

@@ -12,7 +12,6 @@ import torch
 from .config import DetectorError
 from .detector import Detector
 from .saved import shipped_path
-from .grid import decode_candidates
 from .system import save_whole
 
 # %% ../nbs/18_pretrained.ipynb #6bfeddda
@@ -52,8 +51,8 @@ def _gap(det, again, x):
     "Largest change of a score, or of a box as a fraction of the image; NaN where one is NaN"
     found = []
     for d in (det, again):
-        out = [v.cpu() for v in d.model.eval()(x.to(d.device))]
-        found.append(decode_candidates(out, d.model.anchors.cpu(), d.model.coder, d.activation))
+        model = d.model.eval()
+        found.append([v.cpu() for v in model.candidates(model(x.to(d.device)))])
     return float(torch.stack([(u-v).abs().max() for u,v in zip(*found)]).max())
 
 def _as_half(det, draft, pictures):

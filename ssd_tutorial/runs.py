@@ -16,11 +16,11 @@ from fastai.torch_core import set_seed
 from fastcore.basics import patch
 
 # %% ../nbs/15c_runs.ipynb #15c0f1b0
-from .anchors import CODERS, spec_from_dict, spec_to_dict
+from .anchors import spec_from_dict, spec_to_dict
 from .checkpoints import (
     load_training_state, loader_state, set_loader_state, training_state)
 from .config import (
-    ALLOWED, OF_MACHINE, DetectorError, TrainConfig, find_arch, find_recipe)
+    ALLOWED, OF_MACHINE, DetectorError, TrainConfig, find_arch, find_coder, find_recipe)
 from .training import NonFiniteLoss
 from .coverage import _all_objects
 from .detector import Detector
@@ -75,7 +75,7 @@ def _cfg(v):
         if default is None: return _simple(x) or _settings(x) or _listed(_simple, 0)(x)
         if isinstance(default, (bool,str)): return isinstance(x, type(default))
         return _real(-1e9, 1e9)(x) or x=='find'
-    known = v.get('coder', 'log') in CODERS and v.get('keep', 'best') in ('best','last')
+    known = isinstance(v.get('coder', 'log'), str) and v.get('keep', 'best') in ('best','last')
     return known and all(ok(f.name, v[f.name], f.default.value)
                          for f in fields(TrainConfig) if f.name in v)
 
@@ -99,6 +99,7 @@ _PLACE = dict(phase=_whole(0, 9), epoch=_whole(0, 10**6), lr=_or_none(_real(0, 1
 def _check_run(last):
     "The first thing that cannot be in a last.ckpt, or None"
     if k := _wrong(last, _RUN): return k
+    find_coder(dict(kind=last['cfg'].get('coder', 'log')))  # DetectorError: nobody knows it
     if last['finished']: return _wrong(last, _ENDED)
     if k := _wrong(last, _PLACE): return k
     cfg, rows = settings_of(last), last['state']['rows']

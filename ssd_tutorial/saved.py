@@ -10,9 +10,8 @@ __all__ = ['STANDARD', 'DESCRIPTION', 'NEEDED', 'OPTIONAL', 'FORMAT', 'shipped',
 import importlib.resources, json, math, os, reprlib, zipfile
 from pathlib import Path
 import torch
-from .anchors import coder_from_dict
 from .body import BODIES, Body, find_net
-from .config import DetectorError, find_arch
+from .config import DetectorError, find_arch, find_coder
 
 # %% ../nbs/14d_files.ipynb #f71c7099
 STANDARD = 'animals'  # the detector of the package where nobody names one
@@ -129,7 +128,7 @@ def _check_coder(d):
     "Raise ValueError or TypeError where a coder's settings cannot be"
     rules = dict(variances=_or_none(_listed(_real(1e-6, 100), 2, 2)),
                  reach=_or_none(_real(1e-6, 1)))
-    if coder_from_dict(d) and (k := _wrong(d, rules)):
+    if find_coder(d) and (k := _wrong(d, rules)):
         raise ValueError(f'{k} is {reprlib.repr(d[k])}')
 
 def _check_state(state, n_bytes):
@@ -235,7 +234,7 @@ def read_model(
     try:
         model = _model_of(desc, state)
         _check_cells(model, desc, head['size'])
-        model.coder = coder_from_dict(head['coder'])
+        model.coder = find_coder(head['coder'])
     except DetectorError as e: raise DetectorError(f'{path}: {e}') from None
     except Exception as e:  # a builder may fail in any way at a description that is not its own
         why = str(e) if isinstance(e, ValueError) else f'{type(e).__name__}: {e}'

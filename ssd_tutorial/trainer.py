@@ -15,12 +15,12 @@ import torch
 from fastai.callback.progress import ProgressCallback
 
 # %% ../nbs/15b_trainer.ipynb #97ce9fde
-from .anchors import coder_from_dict, spec_to_dict
+from .anchors import spec_to_dict
 from .body import WeightsError, make_body, size_settings
 from .cache import frozen_dls
 from .checkpoints import SaveLast
 from .config import (
-    DetectorError, NetConfig, TrainConfig, find_arch, find_recipe, module_of)
+    DetectorError, NetConfig, TrainConfig, find_arch, find_coder, find_recipe, module_of)
 from .detector import Detector
 from .focal import set_prior
 from .grid import build_arch
@@ -66,14 +66,15 @@ def start_from(
     desc, own = head['description'], det.model.state_dict()
     here, there = _columns(det.description, det.vocab), _columns(desc, head['vocab'])
     same = det.activation==(desc.get('activation') or 'sigmoid')
-    fits = [k for k in own if k in state and own[k].shape==state[k].shape]
+    alike = find_coder(head['coder'])==det.model.coder  # or else offsets mean something else
+    fits = [k for k in own.keys() & state.keys() if own[k].shape==state[k].shape
+            and (alike or '.box.' not in k)]
     for k in own.keys() & state.keys():
-        old = state[k].to(own[k].dtype)
-        if k.endswith(('.cls.weight','.cls.bias')):
-            if same: _take_classes(own[k], old, here, there)
-        elif k in fits: own[k].copy_(old)
+        old, by_name = state[k].to(own[k].dtype), k.endswith(('.cls.weight','.cls.bias'))
+        if by_name and same: _take_classes(own[k], old, here, there)
+        elif k in fits and not by_name: own[k].copy_(old)
     heads = any('.box.' in k for k in fits)
-    known = [n for n in det.vocab[1:] if n in head['vocab']] if heads and same else []
+    known = [n for n in det.vocab[1:] if n in head['vocab'] and heads and same]
     what = 'backbone, neck and heads' if heads else 'backbone'
     names = f'; classes that it knows: {", ".join(known)}' if known else ''
     return f'Starts from {Path(path).name}: its {what}{names}.'
@@ -128,7 +129,7 @@ def new_detector(
     desc = _described(cfg, body, settings, cells, spec, len(data.vocab)-1)
     model = _built(desc, body, maps, cfg)
     if desc['activation']=='sigmoid': set_prior(model)
-    model.coder = coder_from_dict(dict(kind=cfg.coder))
+    model.coder = find_coder(dict(kind=cfg.coder))
     det = Detector(model, data.vocab, desc, cfg.size, data.category_ids)
     det.started = start_from(det, weights)
     return det
@@ -158,7 +159,7 @@ def detector_learner(
     matcher = find_matcher(cfg.matcher)(cfg, det.model.spec)
     loss = det.model.loss_func(cls_loss=cls_loss, box_weight=cfg.box_weight, matcher=matcher,
                                threshold=cfg.threshold)
-    metrics = [LossPart('cls'), LossPart('box'), MeanAP(decode, len(det.vocab)-1)]
+    metrics = [*map(LossPart, loss.terms), MeanAP(decode, len(det.vocab)-1)]
     cbs = [table, *cbs]
     if cfg.max_steps: cbs.append(StopAfter(cfg.max_steps))
     if cfg.ema: cbs.append(AverageWeights(cfg.ema))
