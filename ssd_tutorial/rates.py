@@ -172,7 +172,8 @@ def _draw_marks(ax, suggestions, top, step):
         y = top+step*(level+.3)
         ax.plot([s.lr,s.lr], [s.loss,y], color=tone, lw=.8)
         ax.plot(s.lr, s.loss, 'o', color=tone, ms=4)
-        ax.annotate(str(i), (s.lr,y), ha='center', va='bottom', color=tone, fontsize=9)
+        ax.annotate(str(i), (s.lr,y), ha='center', va='bottom', color=tone, fontsize=9,
+                    bbox=dict(fc='white', ec='none', pad=.3))
         says = ' (taken)' if s.taken else ' (too near)' if s.near else ''
         ax.plot([], [], 'o', color=tone, ms=4, label=f'{i}  {s.lr:.1e}  {s.name}{says}')
     ax.legend(loc='center left', bbox_to_anchor=(1.01,.5), fontsize=8, frameon=False)
@@ -190,6 +191,7 @@ def suggestions_text(
         lines.append(f'  {s.lr:8.1e}  loss {loss}  {s.name}{says}')
     return '\n'.join(lines)
 
+# %% ../nbs/06f_rates.ipynb #06f0001d
 def write_suggestions(
     suggestions, # of `suggest_lrs`
     path, # CSV to write
@@ -199,6 +201,7 @@ def write_suggestions(
     import pandas as pd
     from ssd_tutorial.system import save_whole
     rows = pd.DataFrame([dict(phase=phase, **vars(s)) for s in suggestions])
-    try: rows = pd.concat([pd.read_csv(path, keep_default_na=False).query('phase!=@phase'), rows])
-    except (OSError, ValueError): pass  # there is none yet, or it is something else
+    try: before = pd.read_csv(path, keep_default_na=False)
+    except (OSError, ValueError): before = rows[:0]  # there is none yet, or it is something else
+    if list(before)==list(rows): rows = pd.concat([before[before.phase!=phase], rows])
     save_whole(rows.to_csv(index=False, float_format='%.6g').encode(), path)

@@ -7,8 +7,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ssd_tutorial.batches import make_dls  # noqa: F401  first: it imports fastai
+from ssd_tutorial import trainer
 from ssd_tutorial.cli import main
-from ssd_tutorial.grid import SSDModel
+from ssd_tutorial.config import TrainConfig
 from ssd_tutorial.rates import (
     choose_lr,
     draw_suggestions,
@@ -17,11 +18,12 @@ from ssd_tutorial.rates import (
     write_suggestions,
 )
 from ssd_tutorial.records import generated_data
+from ssd_tutorial.trainer import new_detector
 from ssd_tutorial.voc import save_voc
 
 SWEEP = np.geomspace(1e-7, 10, 100)
-SMALL = '--arch grid --size 64 --width 16 --batch-size 4 --strength .1'.split()
-BOTH = '--frozen-epochs 1 --epochs 1 --lr find --unfrozen-lr find'.split()
+SMALL = dict(arch='grid', size=64, width=8, body='test_efficientnet')
+BOTH = '--frozen-epochs 1 --epochs 2 --lr find --unfrozen-lr find'.split()
 
 
 def fall(centre, height=1.0, width=0.35):
@@ -119,8 +121,9 @@ def test_a_file_that_is_something_else(tmp_path):
 
 @pytest.fixture(scope='module')
 def voc(tmp_path_factory):
-    root = tmp_path_factory.mktemp('rates')
-    save_voc(generated_data('multiscale', 8, 4, size=64), root / 'voc')
+    root, data = tmp_path_factory.mktemp('rates'), generated_data('multiscale', 8, 4, size=64)
+    save_voc(data, root / 'voc')
+    new_detector(data, TrainConfig(**SMALL, weights='none')).save(root / 'start.pt')
     return root / 'voc'
 
 
@@ -129,25 +132,30 @@ def train(*args):
     return r.exit_code, r.output
 
 
+def arguments(voc):
+    "A network that takes milliseconds, started from a detector, so that there are two phases"
+    small = [f'--{k}={v}' for k, v in SMALL.items()]
+    return [*small, '--batch-size', 4, '--weights', voc.parent / 'start.pt', '--data', voc]
+
+
 @pytest.mark.slow
 def test_find_says_and_keeps(voc, tmp_path, monkeypatch):
     """Both phases find their rates: each says them all and the one that is taken. Stopped in
     between and resumed, the file holds both; the next run without a sweep leaves no such file."""
     out, csv = tmp_path / 'd.pt', tmp_path / 'd.lr.csv'
-    real, seen = SSDModel.forward, []
+    real = trainer.find_lr
 
-    def forward(self, images):
-        if self.training and (tmp_path / 'd.csv').exists():
-            seen.append(len(pd.read_csv(csv)))
+    def interrupted(learn):
+        if learn.epoch_table.phase == 'all':
             raise KeyboardInterrupt
-        return real(self, images)
+        return real(learn)
 
-    monkeypatch.setattr(SSDModel, 'forward', forward)
-    code, said = train('--data', voc, *SMALL, *BOTH, '--out', out)
+    monkeypatch.setattr(trainer, 'find_lr', interrupted)
+    code, said = train(*arguments(voc), *BOTH, '--out', out)
     assert code == 130, said
     assert "phase 'frozen': the sweep suggests" in said
     assert set(pd.read_csv(csv)['phase']) == {'frozen'}
-    monkeypatch.setattr(SSDModel, 'forward', real)
+    monkeypatch.setattr(trainer, 'find_lr', real)
     code, said = train('--resume', '--out', out)
     assert code == 0, said
     assert "phase 'all': the sweep suggests" in said
@@ -157,7 +165,7 @@ def test_find_says_and_keeps(voc, tmp_path, monkeypatch):
     assert list(table.query('taken')['phase']) == ['frozen', 'all']
     pictures = {p.name for p in (tmp_path / 'd_plots').glob('learning_rate*')}
     assert pictures == {'learning_rate_frozen.png', 'learning_rate_all.png'}
-    code, said = train('--data', voc, *SMALL, '--max-steps', 1, '--no-plots', '--out', out)
+    code, said = train(*arguments(voc), '--max-steps', 1, '--no-plots', '--out', out)
     assert code == 0, said
     assert not csv.exists()
     assert 'lr.csv' not in said
@@ -166,7 +174,7 @@ def test_find_says_and_keeps(voc, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_find_without_plots(voc, tmp_path):
     code, said = train(
-        '--data', voc, *SMALL, *BOTH, '--max-steps', 3, '--no-plots', '--out', tmp_path / 'd.pt'
+        *arguments(voc), *BOTH, '--max-steps', 3, '--no-plots', '--out', tmp_path / 'd.pt'
     )
     assert code == 0, said
     assert sorted(p.name for p in tmp_path.iterdir()) == [
