@@ -18,7 +18,7 @@ from .config import DetectorError, TrainConfig
 from .options import run_config
 from .reports import (
     choice_text, contact_sheet, measure, report_text, run_paths, training_curve, write_json,
-    write_plots, write_rows, write_run)
+    write_plots, write_rows, write_run, write_sweep)
 from .results import (
     find_photos, spare_photos, with_own_ids, write_predictions, write_results)
 from .surroundings import fail
@@ -115,6 +115,21 @@ def _note_rows(rows, path):
     try: write_rows(rows, path)
     except WriteError: pass  # it is tried again after the next epoch, and said at the end
 
+# %% ../nbs/91d_commands.ipynb #91c0f1e0
+def _sweep_notes(out, plots, resume):
+    "A callback that writes what each sweep suggests; a new run forgets those of another"
+    from ssd_tutorial.system import WriteError, clear_parts
+    from ssd_tutorial.trainer import EachSweep
+    path = run_paths(out)['rates']
+    clear_parts(path)
+    if not resume:
+        try: path.unlink(missing_ok=True)
+        except OSError: pass  # then it cannot be written either, and that is said
+    def note(sweep):
+        try: write_sweep(sweep, out, plots)
+        except WriteError as e: click.echo(f'The sweep is not kept: {e}', err=True)
+    return EachSweep(note)
+
 # %% ../nbs/91d_commands.ipynb #91c0f1c2
 def _finish_run(det, records, rows, cfg, out, plots):
     "Measure the trained detector, choose its threshold, write what the run leaves, and say so"
@@ -149,9 +164,10 @@ def run_training(
     data = read_data(args['data'], args['on_error'], cfg.seed, args['zero_based'],
                      args['negatives'], **_unusual(unlabelled=args['unlabelled']))
     stop_or_go(data, args['anyway'])
-    note = EpochRows(lambda rows: _note_rows(rows, run_paths(out)['rows']))
+    notes = [EpochRows(lambda rows: _note_rows(rows, run_paths(out)['rows'])),
+             _sweep_notes(out, not args['no_plots'], resume)]
     wanted = TrainConfig(device=cfg.device) if resume else cfg
-    det, rows = train_detector(data, wanted, True, out, resume, dict(args=args), [note])
+    det, rows = train_detector(data, wanted, True, out, resume, dict(args=args), notes)
     _finish_run(det, data.valid, rows, cfg, out, not args['no_plots'])
     click.echo(f'It took {(time.time()-start)/60:.1f} minutes.')
 

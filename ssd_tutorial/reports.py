@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['write_json', 'measure', 'choice_text', 'pick_some', 'contact_sheet', 'training_curve', 'run_paths', 'write_rows',
-           'write_plots', 'write_run', 'count_objects', 'has_learnt', 'report_text']
+           'write_sweep', 'write_plots', 'write_run', 'count_objects', 'has_learnt', 'report_text']
 
 # %% ../nbs/91b_reports.ipynb #5e0cc709
-import json
+import io, json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -134,11 +134,11 @@ def training_curve(
 # %% ../nbs/91b_reports.ipynb #4e496dc7
 def run_paths(
     out, # where the detector goes
-)->dict: # log, rows, plots → path
+)->dict: # log, rows, rates, plots → path
     "Where a run leaves its log, its epochs and its pictures: beside the detector, under its name"
     out = Path(out)
     return dict(log=out.with_suffix('.json'), rows=out.with_suffix('.csv'),
-                plots=out.with_name(f'{out.stem}_plots'))
+                rates=out.with_suffix('.lr.csv'), plots=out.with_name(f'{out.stem}_plots'))
 
 def write_rows(
     rows, # of `train_detector`, one dict per epoch
@@ -150,6 +150,22 @@ def write_rows(
     columns = None if rows else ['number']
     table = pd.DataFrame([dict(number=i, **r) for i,r in enumerate(rows, 1)], columns=columns)
     save_whole(table.to_csv(index=False, float_format='%.6g').encode(), path)
+
+# %% ../nbs/91b_reports.ipynb #91b0f002
+def write_sweep(
+    sweep, # `Sweep` of lesson 15b
+    out, # where the detector goes
+    plots:bool=True, # the picture, too
+):
+    "What a sweep of the learning rate suggests, as CSV and as a picture; raises WriteError"
+    from ssd_tutorial.rates import draw_suggestions, write_suggestions
+    from ssd_tutorial.system import save_whole
+    paths = run_paths(out)
+    write_suggestions(sweep.suggestions, paths['rates'], sweep.phase)
+    if not plots: return
+    title, file = f'Learning rate, phase {sweep.phase!r}', io.BytesIO()
+    draw_suggestions(sweep.lrs, sweep.losses, sweep.suggestions, title).savefig(file, dpi=100)
+    save_whole(file.getvalue(), paths['plots']/f'learning_rate_{sweep.phase}.png')
 
 # %% ../nbs/91b_reports.ipynb #3b4817e3
 def _figures(det, found, truths):
@@ -193,10 +209,12 @@ def write_run(
     paths = run_paths(out)
     write_json(paths['log'], log)
     write_rows(rows, paths['rows'])
-    said = f', {paths["log"].name}'
+    rates, folder = paths['rates'], paths['plots']
+    said = f', {paths["log"].name}'+f', {rates.name}'*rates.is_file()
     if not plots: return f'{said} and {paths["rows"].name}'
-    names = write_plots(det, records, found, paths['plots'], rows)
-    return f'{said}, {paths["rows"].name} and {len(names)} pictures in {paths["plots"].name}/'
+    names = write_plots(det, records, found, folder, rows)
+    names += [p.name for p in folder.glob('learning_rate_*.png') if rates.is_file()]
+    return f'{said}, {paths["rows"].name} and {len(names)} pictures in {folder.name}/'
 
 # %% ../nbs/91b_reports.ipynb #ddff8a71
 def count_objects(
