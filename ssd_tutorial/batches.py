@@ -81,12 +81,13 @@ def augmenter(self:DetectionDataset):
 
 @patch
 def __getitem__(self:DetectionDataset, i):
-    "Image i (3,S,S) and its target, as they look in this epoch"
+    "Image i (3,S,S) and its target, as they look in this epoch; (i, copy): another view of it"
+    i, *copy = i if isinstance(i, tuple) else (i,)
     r = self.records[i]
     if self.strength is None:
         (img,boxes), keep = to_square(r, self.size), np.ones(len(r.labels), bool)
     else:
-        rng = np.random.default_rng([self.seed, self.epoch, i])
+        rng = np.random.default_rng([self.seed, self.epoch, i, *copy])
         img,boxes,keep = find_preset(self.preset).view(self.augmenter, r, self.size, rng)
     return to_input(img, self.size), make_target(r, boxes/self.size, keep)
 
@@ -120,10 +121,15 @@ class DetectionLoader(DataLoader):
     def __init__(self,
         dataset, # `DetectionDataset`, or any with `epoch` and items for `create_batch`
         seed:int=0, # of the order
+        draw=None, # what an epoch reads: indices and `random.Random` → list; None: each image once
         **kwargs, # of fastai's `DataLoader`: bs, shuffle, drop_last, num_workers, device
     ):
         super().__init__(dataset, **kwargs)
-        self.rng = random.Random(seed)
+        self.rng, self.draw = random.Random(seed), draw
+
+    def shuffle_fn(self, idxs):
+        "What one epoch reads, in its order"
+        return self.draw(idxs, self.rng) if self.draw else self.rng.sample(idxs, len(idxs))
 
     def before_iter(self):
         "A new epoch begins; called in the main process, before workers start"
