@@ -2,14 +2,14 @@
 """Five ways to treat rare classes, on the same cached maps: lesson 21's table
 
     python benchmarks/balance.py --cache DIR                 generated set `rare`, three seeds
-    python benchmarks/balance.py --cache DIR --data FOLDER   photographs, two classes thinned to 5%
+    python benchmarks/balance.py --cache DIR --data FOLDER   photographs too, two classes thinned
     python benchmarks/balance.py --seeds 0 --methods none repeat
 
 The body is frozen; its maps are computed once and kept in --cache. A run is written to
 balance.json as it ends, so that the script may be stopped and started again.
 """
 
-import argparse, json, random, sys, warnings
+import argparse, itertools, json, random, sys, warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,6 @@ from ssd_tutorial.nms import detect  # noqa: E402
 from ssd_tutorial.readers import load_dataset  # noqa: E402
 from ssd_tutorial.records import generated_data  # noqa: E402
 from ssd_tutorial.ssd import ssd_spec  # noqa: E402
-from ssd_tutorial.steps import BFloat16  # noqa: E402
 from ssd_tutorial.system import save_whole  # noqa: E402
 from ssd_tutorial.training import freeze_body, make_learner  # noqa: E402
 
@@ -43,10 +42,10 @@ OUT = HERE / 'balance.json'
 THINNED = ('horse', 'sheep')
 METHODS = ('none', 'inverse', 'effective', 'repeat', 'focal')
 SETS = dict(
-    rare=dict(n_train=600, n_valid=1500, variants=3, epochs=20),
-    photographs=dict(n_train=1000, share=0.05, variants=2, epochs=12),
+    rare=dict(n_train=600, n_valid=1500, variants=3, epochs=12),
+    photographs=dict(n_train=1000, share=0.05, variants=2, epochs=6),
 )
-SHARED = dict(arch='ssd', width=64, bs=16, lr=2e-3, strength=0.3)
+SHARED = dict(arch='ssd', width=32, bs=16, lr=2e-3, strength=0.3)
 
 
 def thinned(data, names, share, most, seed=0):
@@ -126,7 +125,7 @@ def train(method, vocab, maps, epochs, seed):
     dls = DataLoaders(loader, CachedLoader(CachedFeatures(maps[1]), bs=50), device='cpu')
     model = network(len(vocab) - 1)
     loss = SSDLoss(model.anchors, cls_loss=treated(method, loader, vocab))
-    learn = make_learner(dls, model, loss, cbs=[BFloat16(), NoValidation()])
+    learn = make_learner(dls, model, loss, cbs=[NoValidation()])
     with learn.no_bar(), learn.no_logging():
         freeze_body(learn)
         learn.fit_one_cycle(epochs, SHARED['lr'])
@@ -166,20 +165,20 @@ def done(name, method, seed):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--data', help='folder of photographs; the generated set where not given')
+    p.add_argument('--data', help='folder of photographs to measure on, too')
     p.add_argument('--cache', default=HERE / '.cache', help='where maps are kept')
     p.add_argument('--methods', nargs='+', choices=METHODS, default=METHODS, help='all')
     p.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='0 1 2')
     a = p.parse_args()
-    name = 'photographs' if a.data else 'rare'
-    vocab, maps = maps_of(name, a.data, a.cache)
-    for seed in a.seeds:
-        for method in a.methods:
-            if done(name, method, seed):
-                continue
-            figures = train(method, vocab, maps, SETS[name]['epochs'], seed)
-            note(name, vocab, maps, method, seed, figures)
-            print(name, method, seed, figures, flush=True)
+    names = list(SETS) if a.data else ['rare']
+    made = {name: maps_of(name, a.data, a.cache) for name in names}
+    for seed, name, method in itertools.product(a.seeds, names, a.methods):
+        if done(name, method, seed):
+            continue
+        vocab, maps = made[name]
+        figures = train(method, vocab, maps, SETS[name]['epochs'], seed)
+        note(name, vocab, maps, method, seed, figures)
+        print(name, method, seed, figures, flush=True)
 
 
 if __name__ == '__main__':

@@ -32,7 +32,7 @@ def effective_number(
     counts, # (C,) objects of each class
     beta:float=.99, # β, 0–1: what the next object still counts, as a share of the last
 )->np.ndarray: # (C,) from 1 to the smaller of n and 1/(1−β); 1 for a class without objects
-    "What n objects count that resemble each other (arXiv 1901.05555, eq. 2); ValueError outside 0–1"
+    "What n similar objects count (arXiv 1901.05555, eq. 2); ValueError where β is none"
     if not 0<=beta<=1: raise ValueError(f'beta={beta}: a number from 0 to 1.')
     n = np.maximum(counts, 1).astype(float)
     return n if beta==1 else (1-beta**n)/(1-beta)
