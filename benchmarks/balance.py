@@ -42,8 +42,8 @@ OUT = HERE / 'balance.json'
 THINNED = ('horse', 'sheep')
 METHODS = ('none', 'inverse', 'effective', 'repeat', 'focal')
 SETS = dict(
-    rare=dict(n_train=600, n_valid=1500, variants=3, epochs=12),
-    photographs=dict(n_train=1000, share=0.05, variants=2, epochs=6),
+    rare=dict(n_train=600, n_valid=1500, variants=3, epochs=12, levels=(3, 4)),
+    photographs=dict(n_train=1000, share=0.05, variants=2, epochs=16, levels=(4,)),
 )
 SHARED = dict(arch='ssd', width=32, bs=16, lr=2e-3, strength=0.3)
 
@@ -95,11 +95,12 @@ class NoValidation(Callback):
         raise CancelValidException()
 
 
-def network(n_classes):
+def network(n_classes, levels):
     "An untrained detector on a frozen body, its scores at the prior"
-    spec = spec_to_dict(ssd_spec([14, 7]))
-    about = dict(arch=SHARED['arch'], spec=spec, n_classes=n_classes, width=SHARED['width'])
-    model = build_arch(dict(about, activation='sigmoid', cells=[14, 7]), make_body(levels=(3, 4)))
+    cells = [224 // 2 ** (level + 1) for level in levels]
+    about = dict(arch=SHARED['arch'], spec=spec_to_dict(ssd_spec(cells)), n_classes=n_classes)
+    about |= dict(activation='sigmoid', cells=cells, width=SHARED['width'])
+    model = build_arch(about, make_body(levels=levels))
     set_prior(model)
     return model
 
@@ -112,19 +113,25 @@ def treated(method, loader, vocab):
         if method == 'repeat':
             print(B.balance_training('repeat', loader, bce, vocab)[1])
         return bce
-    counts = B.count_objects(B.train_labels(loader.dataset), len(vocab) - 1)
+    counts = B.objects_per_class(B.train_labels(loader.dataset), len(vocab) - 1)
     weights = B.class_weights(counts, 1) if method == 'inverse' else B.class_weights(counts)
     return B.weigh_classes(bce, weights)
 
 
-def train(method, vocab, maps, epochs, seed):
+def loaders(maps, levels, seed):
+    "Batches of the levels that a network reads"
+    pick = lambda vs: CachedFeatures([[([m[l - 3] for l in levels], t) for m, t in v] for v in vs])
+    kw = dict(seed=seed, bs=SHARED['bs'], shuffle=True, drop_last=True)
+    return DataLoaders(
+        CachedLoader(pick(maps[0]), **kw), CachedLoader(pick(maps[1]), bs=50), device='cpu'
+    )
+
+
+def train(method, vocab, maps, epochs, levels, seed):
     "Train from one seed: AP50 of each class, and the means"
     set_seed(seed)
-    bs, train = SHARED['bs'], CachedFeatures(maps[0])
-    loader = CachedLoader(train, seed=seed, bs=bs, shuffle=True, drop_last=True)
-    dls = DataLoaders(loader, CachedLoader(CachedFeatures(maps[1]), bs=50), device='cpu')
-    model = network(len(vocab) - 1)
-    loss = SSDLoss(model.anchors, cls_loss=treated(method, loader, vocab))
+    dls, model = loaders(maps, levels, seed), network(len(vocab) - 1, levels)
+    loss = SSDLoss(model.anchors, cls_loss=treated(method, dls.train, vocab))
     learn = make_learner(dls, model, loss, cbs=[NoValidation()])
     with learn.no_bar(), learn.no_logging():
         freeze_body(learn)
@@ -149,7 +156,7 @@ def note(name, vocab, maps, method, seed, figures):
     "Write one run into the file"
     board = json.loads(OUT.read_text(encoding='utf-8')) if OUT.is_file() else {}
     counted = {
-        key: B.count_objects(B.train_labels(CachedFeatures(part)), len(vocab) - 1).tolist()
+        key: B.objects_per_class(B.train_labels(CachedFeatures(part)), len(vocab) - 1).tolist()
         for key, part in zip(('train', 'val'), maps)
     }
     about = dict(settings=dict(SETS[name], **SHARED), vocab=list(vocab[1:]), objects=counted)
@@ -176,7 +183,7 @@ def main():
         if done(name, method, seed):
             continue
         vocab, maps = made[name]
-        figures = train(method, vocab, maps, SETS[name]['epochs'], seed)
+        figures = train(method, vocab, maps, *(SETS[name][k] for k in ('epochs', 'levels')), seed)
         note(name, vocab, maps, method, seed, figures)
         print(name, method, seed, figures, flush=True)
 

@@ -127,7 +127,9 @@ class DetectionLoader(DataLoader):
         super().__init__(dataset, **kwargs)
         self.rng, self.draw = random.Random(seed), draw
 
-    def shuffle_fn(self, idxs):
+    def shuffle_fn(self,
+        idxs, # list of all images
+    )->list: # of indices of the dataset
         "What one epoch reads, in its order"
         return self.draw(idxs, self.rng) if self.draw else self.rng.sample(idxs, len(idxs))
 

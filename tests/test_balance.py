@@ -12,7 +12,7 @@ from ssd_tutorial.balance import (
     balance_training,
     class_factors,
     class_weights,
-    count_objects,
+    objects_per_class,
     draw_repeated,
     effective_number,
     repeat_factors,
@@ -112,7 +112,7 @@ def test_repeat_factors_by_hand():
     assert r == pytest.approx([1, 1.5, 3])
     assert repeat_factors(labels, r).tolist() == [1] * 16 + [1.5] * 3 + [3]
     assert repeat_factors([[]], r).tolist() == [1]
-    assert count_objects(labels, 4).tolist() == [19, 4, 1, 0]
+    assert objects_per_class(labels, 4).tolist() == [19, 4, 1, 0]
     assert class_factors([0.0, 0.0]).tolist() == [1, 1]
 
 
@@ -169,18 +169,18 @@ def test_cached_maps_are_drawn_as_the_images(data):
     ids = [i for _ in range(40) for _, y in maps.train for i in y['image_id'].tolist()]
     often = sum(i in rare for i in ids) / 40
     assert often > 1.3 * len(rare)
-    kept = count_objects(train_labels(maps.valid.dataset), 6)
-    assert kept.tolist() == count_objects([r.labels for r in data.valid], 6).tolist()
+    kept = objects_per_class(train_labels(maps.valid.dataset), 6)
+    assert kept.tolist() == objects_per_class([r.labels for r in data.valid], 6).tolist()
 
 
 def test_crowd_regions_are_not_counted(data):
     ds = make_dls(data, 64, 8, None).train.dataset
-    before = count_objects(train_labels(ds), 6).sum()
+    before = objects_per_class(train_labels(ds), 6).sum()
     full = next(r for r in ds.records if len(r.labels))
     crowd, n = full.crowd.copy(), int((~full.crowd).sum())
     full.crowd[:] = True
     try:
-        assert count_objects(train_labels(ds), 6).sum() == before - n
+        assert objects_per_class(train_labels(ds), 6).sum() == before - n
     finally:
         full.crowd[:] = crowd
 
