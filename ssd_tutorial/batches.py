@@ -83,17 +83,23 @@ def augmenter(self:DetectionDataset):
         self._augmenter = find_preset(self.preset).make(self.strength, self.names)
     return self._augmenter
 
+def _mixed(ds, r, preset, rng):
+    "A record, or the one made of it and of others where the preset mixes (lesson 23b)"
+    if not (preset.partners and 'mix' in ds.names and ds.strength): return r
+    others = rng.integers(len(ds.records), size=preset.partners)
+    return preset.mix([r, *(ds.records[j] for j in others)], ds.size, rng)
+
+# %% ../nbs/04_augment.ipynb #363ffcf3
 @patch
 def __getitem__(self:DetectionDataset, i):
-    "Image i (3,S,S) and its target, as they look in this epoch"
+    "Image i (3,S,S) and its target, as they look in this epoch; (i, copy): another view of it"
+    i, *copy = i if isinstance(i, tuple) else (i,)
     r, preset = self.records[i], find_preset(self.preset)
     if self.strength is None:
         (img,boxes), keep = to_square(r, self.size), np.ones(len(r.labels), bool)
     else:
-        rng = np.random.default_rng([self.seed, self.epoch, i])
-        if preset.partners and 'mix' in self.names and self.strength:  # one image of several
-            others = rng.integers(len(self.records), size=preset.partners)
-            r = preset.mix([r, *(self.records[j] for j in others)], self.size, rng)
+        rng = np.random.default_rng([self.seed, self.epoch, i, *copy])
+        r = _mixed(self, r, preset, rng)
         img,boxes,keep = preset.view(self.augmenter, r, self.size, rng)
     return to_input(img, self.size), make_target(r, boxes/self.size, keep)
 
@@ -127,10 +133,17 @@ class DetectionLoader(DataLoader):
     def __init__(self,
         dataset, # `DetectionDataset`, or any with `epoch` and items for `create_batch`
         seed:int=0, # of the order
+        draw=None, # what an epoch reads: indices and `random.Random` → list; None: each image once
         **kwargs, # of fastai's `DataLoader`: bs, shuffle, drop_last, num_workers, device
     ):
         super().__init__(dataset, **kwargs)
-        self.rng = random.Random(seed)
+        self.rng, self.draw = random.Random(seed), draw
+
+    def shuffle_fn(self,
+        idxs, # list of all images
+    )->list: # of indices of the dataset
+        "What one epoch reads, in its order"
+        return self.draw(idxs, self.rng) if self.draw else self.rng.sample(idxs, len(idxs))
 
     def before_iter(self):
         "A new epoch begins; called in the main process, before workers start"

@@ -19,7 +19,9 @@ class CachedFeatures(torch.utils.data.Dataset):
     ): self.variants, self.epoch = variants, 0
 
     def __len__(self): return len(self.variants[0])
-    def __getitem__(self, i): return self.variants[self.epoch%len(self.variants)][i]
+    def __getitem__(self, i): # (i, copy): another variant of it
+        i, copy = i if isinstance(i, tuple) else (i, 0)
+        return self.variants[(self.epoch+copy)%len(self.variants)][i]
 
 # %% ../nbs/06b_cache.ipynb #2a9515b9
 def collate_maps(
@@ -70,11 +72,12 @@ def cached_dls(
     dtype:torch.dtype=torch.float16, # of the maps, see `cache_features`
     bf16:bool=False, # let the body calculate in bfloat16
 ): # DataLoaders of feature maps, for the frozen phase
-    "The same data as a frozen body sees it"
+    "The same data as a frozen body sees it, drawn as the images would be"
     train = cache_features(body, dls.train, variants, progress, dtype, bf16)
     valid = cache_features(body, dls.valid, 1, progress, dtype, bf16)
     kw = dict(bs=dls.train.bs, device=dls.device)
-    train = CachedLoader(train, shuffle=True, drop_last=len(train)>kw['bs'], **kw)
+    last = len(train)>kw['bs']
+    train = CachedLoader(train, shuffle=True, draw=dls.train.draw, drop_last=last, **kw)
     return type(dls)(train, CachedLoader(valid, **kw), device=dls.device)
 
 # %% ../nbs/06b_cache.ipynb #14467ef5

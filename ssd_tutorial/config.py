@@ -125,7 +125,9 @@ ALLOWED = dict(  # setting → in words; whether a value fits
     levels=_or(None, _LEVELS), boosters=_range(0, 8),
     anchors=("'default', 'proposed', or a JSON file", lambda v: isinstance(v, str) and v!=''),
     frozen_epochs=_range(0), epochs=_range(0), below=_range(0), variants=_range(1),
-    strength=_or(None, _SHARE), alpha=_or(None, _SHARE), score=_SHARE, ema=_below(1, _SHARE),
+    strength=_or(None, _SHARE),
+    balance=("'none', 'weights' or 'repeat'", lambda v: v in ('none','weights','repeat')),
+    alpha=_or(None, _SHARE), score=_SHARE, ema=_below(1, _SHARE),
     gamma=_range(0, whole=False), box_weight=_range(0, whole=False), num_workers=_range(0),
     seed=_range(0), max_steps=_or(None, _range(1)),
     matcher=("'unique', 'threshold', 'atss', or one that you entered into MATCHERS", _is_matcher),
@@ -207,6 +209,7 @@ class TrainConfig(NetConfig):
     bs:int=auto(16) # images in a batch
     augment:str=auto('imgaug') # of images: imgaug, ssd, learned, mosaic, mixup (04b, 23)
     strength:float=auto(.7) # of augmentation: 0 flips only, 1 much
+    balance:str=auto('none') # of classes: weights (of the loss) or repeat (of images); lesson 21
     recipe:str=auto('one-cycle') # how weights are moved, a key of `RECIPES`
     alpha:float=auto(.25) # weight of positives, negatives have 1−alpha; given: focal loss
     gamma:float=auto(2.) # how fast a right answer loses its weight; given: focal loss

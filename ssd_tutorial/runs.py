@@ -279,6 +279,15 @@ def _chooser(data, cfg, last, say):
         return spec
     return choose
 
+# %% ../nbs/15c_runs.ipynb #21ba0c15
+def _to_learn_from(data, cfg):
+    "The data set as it is, or with val's images among train's"
+    if not cfg.with_val: return data
+    return replace(data, splits={**data.splits, 'train': data.train+data.valid})
+
+def _say(*words):
+    for line in filter(None, words): print(line)
+
 # %% ../nbs/15c_runs.ipynb #4c0d1a71
 def _prepare(data, cfg, progress, last, cbs):
     "Learner, loaders of images, detector"
@@ -288,16 +297,16 @@ def _prepare(data, cfg, progress, last, cbs):
     keep_memory()
     spec, fresh = _chooser(data, cfg, last, progress), replace(cfg, weights='none')
     with memory_advice(_start_smaller(cfg)): det = new_detector(data, fresh if last else cfg, spec)
-    if progress and det.started: print(det.started)
     det.model.body.norm_eval = cfg.weights!='none'
     det.model.body.unfreeze(cfg.below)  # no such stride? Say it now, not after hours
-    if cfg.with_val:
-        data = replace(data, splits={**data.splits, 'train': data.train+data.valid})
+    data = _to_learn_from(data, cfg)
     workers = usable_workers(cfg.num_workers, cfg.bs*3*cfg.size**2*4)
     dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, workers, cfg.seed,
                    pick_device(cfg.device), cfg.augment)
     with memory_advice(_start_smaller(cfg)): det.model.to(dls.device)
-    return detector_learner(det, dls, cfg, EpochTable(progress), cbs), dls, det
+    learn = detector_learner(det, dls, cfg, EpochTable(progress), cbs)
+    if progress: _say(det.started, learn.balance)
+    return learn, dls, det
 
 # %% ../nbs/15c_runs.ipynb #f2067fad
 def _choose_epoch(det, learn, cfg):

@@ -8,7 +8,7 @@ __all__ = ['weights_path', 'start_from', 'new_detector', 'plan_phases', 'detecto
 
 # %% ../nbs/15b_trainer.ipynb #fc772114
 from .batches import make_dls  # noqa: F401  first: it imports fastai without its warnings
-import re, tempfile
+import importlib, re, tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,17 +147,25 @@ def plan_phases(
               ('all', cfg.epochs, cfg.unfrozen_lr, False)]
     return [p for p in phases if p[1]]
 
+# %% ../nbs/15b_trainer.ipynb #21ba0b15
+def _cls_loss(cfg, loader, vocab):
+    "The loss of the classes, and what is done for rare ones, in words (lesson 21)"
+    cls_loss = find_loss(cfg.loss)[1](cfg)
+    if cfg.balance=='none': return cls_loss, ''
+    balance_training = importlib.import_module('ssd_tutorial.balance').balance_training
+    return balance_training(cfg.balance, loader, cls_loss, vocab)
+
 # %% ../nbs/15b_trainer.ipynb #bc94e9df
 def detector_learner(
     det:Detector, # its model is trained in place
     dls, # of `make_dls`
-    cfg:TrainConfig, # loss, matching, recipe, ema, score, max_steps, bf16
+    cfg:TrainConfig, # loss, balance, matching, recipe, ema, score, max_steps, bf16
     table:EpochTable, # keeps a row for every epoch
     cbs=(), # more callbacks
-): # Learner
+): # Learner; `balance` says what is done for rare classes, '': nothing
     "A Learner that trains a detector and keeps its best epoch by mAP50; raises DetectorError"
     r, decode = find_recipe(cfg.recipe), partial(det.model.decode, score=cfg.score)
-    cls_loss = find_loss(cfg.loss)[1](cfg)
+    cls_loss, balance = _cls_loss(cfg, dls.train, det.vocab)
     matcher = find_matcher(cfg.matcher)(cfg, det.model.spec)
     loss = det.model.loss_func(cls_loss=cls_loss, box_weight=cfg.box_weight, matcher=matcher,
                                threshold=cfg.threshold)
@@ -167,7 +175,7 @@ def detector_learner(
     if cfg.ema: cbs.append(AverageWeights(cfg.ema))
     learn = make_learner(dls, det.model, loss, metrics, r.wd, best_by='map50', cbs=cbs,
                          opt_func=r.opt_func, splitter=r.splitter, bf16=cfg.bf16)
-    learn.logger = lambda *args: None  # the table says it
+    learn.balance, learn.logger = balance, lambda *args: None  # the table says it
     return learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
 
 # %% ../nbs/15b_trainer.ipynb #c76ad098
