@@ -68,7 +68,8 @@ def weights_path(
 # %% ../nbs/15b_trainer.ipynb #22a15b01
 def _in_words(path, heads, known, anew, left):
     "What was taken over from a saved detector, what is new, what did not fit"
-    said = f'Starts from {Path(path).name}: its {"backbone, neck and heads" if heads else "backbone"}'
+    what = 'backbone, neck and heads' if heads else 'backbone'
+    said = f'Starts from {Path(path).name}: its {what}'
     if known: said += f'; classes that it knows: {", ".join(known)}'
     if heads and anew: said += f'; made anew: {", ".join(anew)}'
     if left: said += f'; of another shape, so not taken over: {", ".join(left)}'

@@ -42,6 +42,7 @@ def _usual_anchors(desc, arch):
     try: return arch.spec(cells)==spec
     except Exception: return False
 
+# %% ../nbs/22_from_a_detector.ipynb #22a10025
 def _settings_of(detector):
     "The settings of `TrainConfig` that build a network as a detector's"
     head, known = _head(detector), {f.name for f in fields(TrainConfig)}

@@ -85,8 +85,8 @@ def test_everything_of_animals_fits(data):
 
 def test_anchors_of_its_own_come_along(data, tmp_path):
     shapes = ((-0.2, 0.0, 1.2, 1.0),)
-    spec = AnchorSpec((GridSpec(2, shapes), GridSpec(1, shapes)), clip=False)
-    old = new_detector(data, TrainConfig(arch='fpn', **SMALL), AnchorSpec(spec.levels, clip=True))
+    spec = AnchorSpec((GridSpec(4, shapes), GridSpec(2, shapes)), clip=False)
+    old = new_detector(data, TrainConfig(arch="fpn", **SMALL), spec)
     cfg = config_like(old.save(tmp_path / 'd.pt'), max_steps=1, bs=4)
     assert cfg.anchors == str(tmp_path / 'd.pt')
     det, _ = train_detector(data, cfg, progress=False)
