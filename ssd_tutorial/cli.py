@@ -12,7 +12,7 @@ from .commands import (
     run_demo, run_evaluation, run_prediction, train_or_explain)
 from .options import (
     DEMO_OPTIONS, DOCTOR_OPTIONS, EVALUATE_OPTIONS, PREDICT_OPTIONS, TRAIN_OPTIONS,
-    resumed_args, with_full_paths, with_options)
+    resumed_args, with_full_paths, with_options, with_start)
 from .reports import write_json
 from .surroundings import InterruptibleGroup, one_line_errors, steady_streams
 
@@ -46,13 +46,17 @@ def train(out, resume, **args):
     \b
     Example:
       ssd-tutorial train --data VOCdevkit/VOC2007 --epochs 16 --out detector.pt
+      ssd-tutorial train --data my_photos --from animals
       ssd-tutorial train --resume
     """
     source = click.get_current_context().get_parameter_source
     typed = {k: v for k,v in dict(args, out=out).items() if source(k).name=='COMMANDLINE'}
     if resume: args, out = resumed_args(typed, out)
     elif not args['data']: raise click.UsageError("Missing option '--data'.")
-    train_or_explain(with_full_paths(args), out, resume)
+    args, said = with_full_paths(args), ''
+    if not resume: args, said = with_start(args)
+    if said: click.echo(said)
+    train_or_explain(args, out, resume)
 
 # %% ../nbs/91d_commands.ipynb #019a5aec
 @main.command()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'EVALUATE_OPTIONS', 'PREDICT_OPTIONS', 'DOCTOR_OPTIONS', 'DEMO_OPTIONS', 'SPELLED', 'BY_HAND',
            'PYTHON_ONLY', 'SETTINGS', 'SAID', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'OF_PROCESS', 'opt', 'checked_setting',
-           'setting_option', 'with_options', 'split_epochs', 'run_config', 'with_full_paths', 'train_defaults',
-           'resumed_args']
+           'setting_option', 'with_options', 'split_epochs', 'run_config', 'with_start', 'with_full_paths',
+           'train_defaults', 'resumed_args']
 
 # %% ../nbs/91c_options.ipynb #a70e6546
 import os
@@ -141,6 +141,9 @@ NET_OPTIONS = tuple(setting_option(n) for n in SETTINGS if n in NetConfig.__data
 
 # %% ../nbs/91c_options.ipynb #1a638fc6
 _OWN = (
+    opt('--from', 'from_', metavar='DETECTOR',
+        help="Start from a detector and be built as it is: animals, ssd300_vgg16, or a file that "
+             "train wrote. Classes that it knows are taken over by name."),
     opt('--config', metavar='FILE', help='Settings as YAML; options go before them.'),
     opt('--epochs', type=click.IntRange(1), help='Epochs altogether.  [default: 16]'),
     opt('--frozen-epochs', type=click.IntRange(0),
@@ -183,13 +186,27 @@ def run_config(
 ): # `TrainConfig`
     "The settings that arguments stand for; raises DetectorError where one is not allowed"
     given = read_config(args['config']) if args.get('config') else {}
-    given |= {k: args[k] for k in (*SETTINGS,'device') if args.get(k) not in (None, False)}
+    given |= {k: args[k] for k in (*SETTINGS,'device','body_settings')
+              if args.get(k) not in (None, False)}
     base = TrainConfig(**given)
     given = _with_epochs(given, args)
     if 'unfrozen_lr' not in given and base.lr!='find':
         plain = TrainConfig(arch=base.arch, recipe=base.recipe)
         given['unfrozen_lr'] = base.lr*plain.unfrozen_lr/plain.lr
     return TrainConfig(**given)
+
+# %% ../nbs/91c_options.ipynb #22091c02
+def with_start(
+    args:dict, # arguments of `train`, perhaps with `from_`, a detector
+)->tuple: # the same, with the detector's settings; what they are, in words, or ''
+    "Build as the detector that `--from` names is built; raises DetectorError"
+    if not args.get('from_'): return args, ''
+    from ssd_tutorial.transfer import config_like, like_in_words
+    given = read_config(args['config']) if args.get('config') else {}
+    given |= {k: args[k] for k in SETTINGS if args.get(k) not in (None, False)}
+    cfg = config_like(args['from_'], **given)
+    theirs = {k: getattr(cfg, k) for k in cfg.given if k not in given}
+    return {**args, **theirs}, like_in_words(args['from_'], cfg)
 
 # %% ../nbs/91c_options.ipynb #08e2961b
 def _full_path(path):
@@ -204,7 +221,7 @@ def with_full_paths(
     data = args.get('data') or []
     if isinstance(data, str): data = [data]  # older versions took one
     full = dict(data=[_full_path(d) for d in data])
-    for k in ('negatives','config'): full[k] = _full_path(args.get(k))
+    for k in ('negatives','config','from_'): full[k] = _full_path(args.get(k))
     if args.get('anchors') not in (None,'default','proposed'):
         full['anchors'] = _full_path(args['anchors'])
     return {**args, **full}

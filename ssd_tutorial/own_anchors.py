@@ -6,7 +6,7 @@
 __all__ = ['propose_alike', 'share_reached', 'fitting_spec', 'read_anchors', 'choose_anchors']
 
 # %% ../nbs/20c_own_anchors.ipynb #20e10005
-import json
+import json, zipfile
 from pathlib import Path
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from .anchors import AnchorSpec, GridSpec, make_anchors, spec_from_dict
 from .config import DetectorError
 from .coverage import coverage, propose_shapes, propose_spec
-from .saved import spec_fault
+from .saved import read_saved, spec_fault
+from .trainer import weights_path
 
 # %% ../nbs/20c_own_anchors.ipynb #20e1000a
 def propose_alike(
@@ -65,9 +66,11 @@ def fitting_spec(
 
 # %% ../nbs/20c_own_anchors.ipynb #20e10012
 def read_anchors(
-    path, # of a JSON file: of `spec_to_dict`, or of the doctor
+    path, # of a JSON file: of `spec_to_dict`, or of the doctor; or a detector, which has anchors
 )->AnchorSpec:
     "Anchors from a file; DetectorError where it holds none"
+    saved = weights_path(str(path))
+    if zipfile.is_zipfile(saved): return spec_from_dict(read_saved(saved)[0]['description']['spec'])
     try: found = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as e:
         why = 'no such file' if isinstance(e, FileNotFoundError) else type(e).__name__
@@ -93,6 +96,7 @@ def choose_anchors(
     if how=='default': return spec, ''
     if how!='proposed': better = read_anchors(how)
     else: better, _ = fitting_spec(boxes_xyxy, spec, alike=alike)
+    if better==spec and how!='proposed': return spec, ''
     if better==spec: return spec, 'Anchors: no proposal reaches more; the default ones stay.'
     boxes = torch.as_tensor(np.asarray(boxes_xyxy, np.float32))
     now, then = (share_reached(boxes, s) for s in (spec, better))

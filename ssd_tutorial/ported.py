@@ -15,6 +15,7 @@ from .anchors import spec_to_dict
 from .body import Body, WeightsError
 from .config import DetectorError
 from .detector import FROM_TORCHVISION, Detector
+from .fetching import reach
 from .grid import build_arch
 from .ssd300 import SSD300_TORCHVISION, SSD300_TUTORIAL
 
@@ -118,7 +119,9 @@ COCO_IDS = tuple(i for i,n in enumerate(COCO_COLUMNS) if n not in ('__background
 def _published():
     "The published weights; DetectorError with what to do where they cannot be had"
     weights = SSD300_VGG16_Weights.COCO_V1
-    try: return weights.get_state_dict(progress=True, check_hash=True)
+    try:
+        reach(weights.url)  # within seconds
+        return weights.get_state_dict(progress=True, check_hash=True)
     except Exception as e:
         folder = Path(torch.hub.get_dir())/'checkpoints'
         raise DetectorError(

@@ -8,9 +8,9 @@ __all__ = ['weights_path', 'start_from', 'new_detector', 'plan_phases', 'detecto
 
 # %% ../nbs/15b_trainer.ipynb #fc772114
 from .batches import make_dls  # noqa: F401  first: it imports fastai without its warnings
-import importlib, re, tempfile
+import atexit, importlib, re, shutil, tempfile
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 import torch
 from fastai.callback.core import Callback
@@ -23,7 +23,7 @@ from .cache import frozen_dls
 from .checkpoints import SaveLast
 from .config import (
     DetectorError, NetConfig, TrainConfig, find_arch, find_coder, find_recipe, module_of)
-from .detector import Detector
+from .detector import FROM_TORCHVISION, Detector
 from .focal import set_prior
 from .grid import build_arch
 from .recipes import find_loss, find_matcher
@@ -42,44 +42,71 @@ def _columns(desc, vocab):
     return at, desc['n_classes']+softmax
 
 def _take_classes(new, old, here, there):
-    "Move the rows of names that both know, in place"
+    "Move the rows of names that both know, in place; whether the shapes allow it"
     (here, n_here), (there, n_there) = here, there
     a, b = new.unflatten(0, (-1, n_here)), old.unflatten(0, (-1, n_there))  # shape, class, …
-    if a.shape[0]!=b.shape[0] or a.shape[2:]!=b.shape[2:]: return
+    if a.shape[0]!=b.shape[0] or a.shape[2:]!=b.shape[2:]: return False
     for name in here.keys() & there.keys(): a[:,here[name]] = b[:,there[name]]
+    return True
 
 # %% ../nbs/15b_trainer.ipynb #15c0f1d3
+@lru_cache
+def _fetched(name):
+    "torchvision's detector of that name as a file, for this process; None: there is none"
+    importlib.import_module('ssd_tutorial.ported')  # a later lesson enters it
+    if name not in FROM_TORCHVISION: return None
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(Detector.from_torchvision(name).save(Path(folder)/f'{name}.pt'))
+
 def weights_path(
     weights:str, # of `NetConfig`
-): # the same, or the file of the shipped detector that is meant
-    "What `weights` names: a detector of the package by its name, or what it says"
-    there = Path(weights).is_file()
-    return str(shipped_path(weights)) if weights in shipped() and not there else weights
+): # the same, or the file of the detector that is meant
+    "What `weights` names: a detector of the package or of torchvision, or what it says"
+    if weights in ('imagenet','none') or Path(weights).is_file(): return weights
+    if weights in shipped(): return str(shipped_path(weights))
+    return _fetched(weights) or weights
+
+# %% ../nbs/15b_trainer.ipynb #22a15b01
+def _in_words(path, heads, known, anew, left):
+    "What was taken over from a saved detector, what is new, what did not fit"
+    what = 'backbone, neck and heads' if heads else 'backbone'
+    said = f'Starts from {Path(path).name}: its {what}'
+    if known: said += f'; classes that it knows: {", ".join(known)}'
+    if heads and anew: said += f'; made anew: {", ".join(anew)}'
+    if left: said += f'; of another shape, so not taken over: {", ".join(left)}'
+    return said+'.'
+
+def _take_over(own, state, here, there, same):
+    "Copy what fits, in place: whether class scores moved, and the parts that have another shape"
+    moved, left = False, set()
+    for k in own.keys() & state.keys():
+        old = state[k].to(own[k].dtype)
+        if k.endswith(('.cls.weight','.cls.bias')):
+            moved |= same and _take_classes(own[k], old, here, there)
+        elif own[k].shape==old.shape: own[k].copy_(old)
+        else: left.add('.'.join(k.split('.')[:2]))
+    return moved, sorted(left)
 
 # %% ../nbs/15b_trainer.ipynb #15c0f1d5
 @torch.no_grad()
 def start_from(
     det:Detector, # new; its weights are changed in place
     path, # of `Detector.save`; anything else changes nothing
-)->str: # what was taken over, in words; None: the file holds no saved detector
+)->str: # what was taken over, what is new, what did not fit; None: the file holds no detector
     "Take over from a saved detector whatever fits; class scores by name"
     try: head, state = read_saved(path)
     except (ValueError, OSError): return None  # a DetectorError is a ValueError
     desc, own = head['description'], det.model.state_dict()
     here, there = _columns(det.description, det.vocab), _columns(desc, head['vocab'])
     same = det.activation==(desc.get('activation') or 'sigmoid')
-    alike = find_coder(head['coder'])==det.model.coder  # or else offsets mean something else
-    fits = [k for k in own.keys() & state.keys() if own[k].shape==state[k].shape
-            and (alike or '.box.' not in k)]
-    for k in own.keys() & state.keys():
-        old, by_name = state[k].to(own[k].dtype), k.endswith(('.cls.weight','.cls.bias'))
-        if by_name and same: _take_classes(own[k], old, here, there)
-        elif k in fits and not by_name: own[k].copy_(old)
-    heads = any('.box.' in k for k in fits)
-    known = [n for n in det.vocab[1:] if n in head['vocab'] and heads and same]
-    what = 'backbone, neck and heads' if heads else 'backbone'
-    names = f'; classes that it knows: {", ".join(known)}' if known else ''
-    return f'Starts from {Path(path).name}: its {what}{names}.'
+    if find_coder(head['coder'])!=det.model.coder:  # then its offsets mean something else
+        state = {k: v for k,v in state.items() if '.box.' not in k}
+    moved, left = _take_over(own, state, here, there, same)
+    heads = any('.box.' in k and own[k].shape==state[k].shape for k in own.keys() & state.keys())
+    known = [n for n in det.vocab[1:] if moved and n in head['vocab']]
+    anew = [n for n in det.vocab[1:] if n not in known]
+    return _in_words(path, heads, known, anew, left if heads else ())
 
 # %% ../nbs/15b_trainer.ipynb #4c0d1a44
 _MISFITS = re.compile(
