@@ -200,7 +200,7 @@ class TrainConfig(NetConfig):
     box_weight:float=auto(1.) # of the localisation loss
     matcher:str=auto('unique') # which anchor learns what: unique, threshold or atss (lesson 20d)
     threshold:float=auto(.5) # IoU from which an anchor learns an object
-    neg_threshold:float=auto(None) # IoU from which an anchor below threshold is ignored; None: no band
+    neg_threshold:float=auto(None) # IoU from which anchors below threshold are ignored; None: none
     ema:float=auto(0.) # decay of an average of the weights (06e), e.g. 0.99; 0: none
     bf16:bool=auto(False) # arithmetic in bfloat16
     keep:str=auto('best') # which epoch to keep: the best by mAP50 on val, or the last
