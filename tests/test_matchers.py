@@ -1,5 +1,6 @@
 "Which anchor learns which object: three rules, as settings, as options, in a run that goes on"
 
+import json
 import statistics
 import sys
 from functools import partial
@@ -328,3 +329,15 @@ def test_rows_of_the_scoreboard():
         given = dict(matcher=row.matcher, threshold=row.threshold, neg_threshold=row.neg_threshold)
         TrainConfig(**given, anchors=row.anchors)
     assert not {*board.MATCHING} & {*board.ROWS}
+
+
+def test_kept_rows_are_what_their_seeds_say():
+    "The file that lesson 20d reads; on the street, ATSS finds more and `threshold` less"
+    kept = json.loads((Path(board.HERE) / 'matchers.json').read_text())
+    for part in kept.values():
+        for key, row in part['rows'].items():
+            assert row['title'] == board.MATCHING[key].title
+            values = [s['map50'] for s in row['seeds'].values()]
+            assert row['mean']['map50'] == pytest.approx(statistics.mean(values), abs=1e-4)
+    value = {k: r['mean']['map50'] for k, r in kept['generated']['rows'].items()}
+    assert value['threshold'] < value['unique'] < value['atss']
