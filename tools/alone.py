@@ -56,6 +56,7 @@ LONG = (  # more than about 15 s on two cores
     '20_any_body',
     '20b_torchvision_bodies',
     '20c_own_anchors',
+    '20e_fcos',
     '91_cli',
     '91d_commands',
     'solutions/05_body',
