@@ -299,8 +299,8 @@ def test_goes_on_as_if_it_had_never_stopped(tmp_path):
 def test_learns_eight_images_by_heart(tmp_path):
     data = generated_data('multiscale', 8, 1, n_objects=(1, 2), scale=(0.2, 0.6))
     data = replace(data, splits=dict(train=data.train, val=data.train[:1]))
-    how = dict(frozen_epochs=60, epochs=0, bs=8, variants=1, strength=None, keep='last')
-    det, _ = train_detector(data, TrainConfig('fcos', size=128, width=64, **how), progress=False)
+    how = dict(frozen_epochs=60, epochs=0, bs=8, lr=5e-3, variants=1, strength=None, keep='last')
+    det, _ = train_detector(data, TrainConfig('fcos', size=128, width=32, **how), progress=False)
     assert det.evaluate(data.train, progress=False).map50 >= 0.9
     again = Detector.load(det.save(tmp_path / 'd.pt'))
     assert again.evaluate(data.train, progress=False).map50 >= 0.9

@@ -56,6 +56,7 @@ LONG = (  # more than about 15 s on two cores
     '20_any_body',
     '20b_torchvision_bodies',
     '20c_own_anchors',
+    '20e_fcos',
     '20d_matchers',
     '22_from_a_detector',
     '91_cli',
