@@ -27,7 +27,7 @@ def threshold_match(
     B,N,A = overlaps.shape
     if N==0: return torch.full((B,A), BACKGROUND, device=overlaps.device)
     best,owner = overlaps.max(1)
-    owner = torch.where(best<threshold, BACKGROUND, owner)  # not of a NaN: the loss must notice
+    owner = torch.where(best>=threshold, owner, BACKGROUND)
     if neg_threshold is None: return owner
     return torch.where((best<threshold)&(best>=neg_threshold), IGNORED, owner)
 

@@ -178,7 +178,7 @@ def test_a_crowd_is_neither_object_nor_background(name):
     assert owner.eq(-1).any()
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ['unique', 'atss'])
 def test_a_broken_box_is_noticed(name):
     "All NaN or one: no exception from the matcher, and the loss is no number, which stops a run"
     gt, labels = random_batch(3)
