@@ -49,7 +49,7 @@ def test_what_fits_is_taken_over(data, tmp_path, loss):
         assert torch.equal(new[:, 0], old[:, 0])  # background
     assert not torch.isin(new[:, softmax], old).all()  # the new name starts anew
     assert 'first.pt' in second.started
-    assert 'rabbit' not in second.started
+    assert 'made anew: rabbit' in second.started
 
 
 def test_another_activation_keeps_its_own_classes(data, tmp_path):
@@ -96,9 +96,9 @@ def test_the_detector_of_the_package_by_its_name(data):
         replace(data, vocab=('background', 'dog', 'rabbit')),
         TrainConfig(weights='animals', size=320),
     )
-    assert (
-        det.started
-        == 'Starts from animals.pt: its backbone, neck and heads; classes that it knows: dog.'
+    assert det.started == (
+        'Starts from animals.pt: its backbone, neck and heads; '
+        'classes that it knows: dog; made anew: rabbit.'
     )
     animals = Detector.pretrained()
     a, b = (d.model.heads[0].cls.weight.unflatten(0, (9, -1)) for d in (animals, det))
