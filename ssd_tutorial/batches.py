@@ -62,8 +62,9 @@ class DetectionDataset(torch.utils.data.Dataset):
         names=None, # which of the preset's kinds of change; None: all
         seed:int=0, # image i of epoch e is moved the same way for the same seed
         preset:str='imgaug', # of augmentation, see `find_preset`; ValueError for an unknown one
+        fit:str='stretch', # or 'pad', see `resize_square`
     ):
-        self.records,self.size,self.strength = records,size,strength
+        self.records,self.size,self.strength,self.fit = records,size,strength,fit
         self.preset,self.seed,self.epoch,self._augmenter = preset,seed,0,None
         known = find_preset(preset).names
         self.names = known if names is None else names
@@ -84,10 +85,11 @@ def __getitem__(self:DetectionDataset, i):
     "Image i (3,S,S) and its target, as they look in this epoch"
     r = self.records[i]
     if self.strength is None:
-        (img,boxes), keep = to_square(r, self.size), np.ones(len(r.labels), bool)
+        (img,boxes), keep = to_square(r, self.size, self.fit), np.ones(len(r.labels), bool)
     else:
         rng = np.random.default_rng([self.seed, self.epoch, i])
-        img,boxes,keep = find_preset(self.preset).view(self.augmenter, r, self.size, rng)
+        how = {} if self.fit=='stretch' else dict(fit=self.fit)
+        img,boxes,keep = find_preset(self.preset).view(self.augmenter, r, self.size, rng, **how)
     return to_input(img, self.size), make_target(r, boxes/self.size, keep)
 
 # %% ../nbs/04_augment.ipynb #7a604f1e
@@ -147,12 +149,13 @@ def make_dls(
     seed:int=0, # of order and augmentation
     device=None, # None: the GPU where there is one
     preset:str='imgaug', # of augmentation, see `find_preset`; ValueError for an unknown one
+    fit:str='stretch', # or 'pad': keep the proportions, see `resize_square`
 )->DataLoaders: # .train shuffled and augmented, .valid neither; batches as `collate` gives them
     "Training and validation batches of a dataset"
     from fastai.torch_core import default_device
     shared = dict(bs=bs, num_workers=num_workers, device=device or default_device())
-    train = DetectionDataset(data.train, size, strength, seed=seed, preset=preset)
-    valid = DetectionDataset(data.valid, size)
+    train = DetectionDataset(data.train, size, strength, seed=seed, preset=preset, fit=fit)
+    valid = DetectionDataset(data.valid, size, fit=fit)
     last = len(data.train)>bs
     return DataLoaders(DetectionLoader(train, seed, shuffle=True, drop_last=last, **shared),
                        DetectionLoader(valid, seed, **shared), device=shared['device'])
