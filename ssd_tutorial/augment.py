@@ -6,6 +6,7 @@
 __all__ = ['rescale_boxes', 'to_square', 'InstallError', 'load_imgaug', 'move', 'clip_visible', 'augment']
 
 # %% ../nbs/04_augment.ipynb #24a72a7b
+from importlib import import_module
 import numpy as np
 from .faults import UserError
 from .inputs import resize_square
@@ -20,13 +21,20 @@ def rescale_boxes(
     "Boxes of an image that is stretched to another size"
     return boxes_px*np.tile(np.divide(new_wh, size_wh, dtype=np.float32), 2)
 
+def _boxes_in_square(boxes_px, size_hw, size, fit):
+    if fit=='pad':
+        return import_module('ssd_tutorial.letterbox').boxes_to_square(boxes_px, size_hw, size)
+    return rescale_boxes(boxes_px, size_hw[::-1], (size,size))
+
+# %% ../nbs/04_augment.ipynb #15d00f01
 def to_square(
     record:Record, # image and boxes
     size:int, # pixels of the square
+    fit:str='stretch', # or 'pad', see `resize_square`
 )->tuple: # (S,S,3) uint8, (N,4) float32 corners, pixels of the square
-    "Image and boxes of a record, stretched to a square"
-    square = resize_square(record.load(at_least=2*size), size)
-    return np.array(square), rescale_boxes(record.boxes_px, record.size_hw[::-1], (size,size))
+    "Image and boxes of a record, made a square"
+    square = resize_square(record.load(at_least=2*size), size, fit, record.size_hw)
+    return np.array(square), _boxes_in_square(record.boxes_px, record.size_hw, size, fit)
 
 # %% ../nbs/04_augment.ipynb #a10c0001
 class InstallError(UserError, OSError):

@@ -66,8 +66,9 @@ class DetectionDataset(torch.utils.data.Dataset):
         names=None, # which of the preset's kinds of change; None: all
         seed:int=0, # image i of epoch e is moved the same way for the same seed
         preset:str='imgaug', # of augmentation, see `find_preset`; ValueError for an unknown one
+        fit:str='stretch', # or 'pad', see `resize_square`
     ):
-        self.records,self.size,self.strength = records,size,strength
+        self.records,self.size,self.strength,self.fit = records,size,strength,fit
         self.preset,self.seed,self.epoch,self._augmenter = preset,seed,0,None
         known = find_preset(preset).names
         self.names = known if names is None else names
@@ -83,11 +84,11 @@ def augmenter(self:DetectionDataset):
         self._augmenter = find_preset(self.preset).make(self.strength, self.names)
     return self._augmenter
 
-def _mixed(ds, r, preset, rng):
+def _mixed(ds, r, preset, rng, how):
     "A record, or the one made of it and of others where the preset mixes (lesson 23b)"
     if not (preset.partners and 'mix' in ds.names and ds.strength): return r
     others = rng.integers(len(ds.records), size=preset.partners)
-    return preset.mix([r, *(ds.records[j] for j in others)], ds.size, rng)
+    return preset.mix([r, *(ds.records[j] for j in others)], ds.size, rng, **how)
 
 # %% ../nbs/04_augment.ipynb #363ffcf3
 @patch
@@ -96,11 +97,12 @@ def __getitem__(self:DetectionDataset, i):
     i, *copy = i if isinstance(i, tuple) else (i,)
     r, preset = self.records[i], find_preset(self.preset)
     if self.strength is None:
-        (img,boxes), keep = to_square(r, self.size), np.ones(len(r.labels), bool)
+        (img,boxes), keep = to_square(r, self.size, self.fit), np.ones(len(r.labels), bool)
     else:
         rng = np.random.default_rng([self.seed, self.epoch, i, *copy])
-        r = _mixed(self, r, preset, rng)
-        img,boxes,keep = preset.view(self.augmenter, r, self.size, rng)
+        how = {} if self.fit=='stretch' else dict(fit=self.fit)
+        r = _mixed(self, r, preset, rng, how)
+        img,boxes,keep = preset.view(self.augmenter, r, self.size, rng, **how)
     return to_input(img, self.size), make_target(r, boxes/self.size, keep)
 
 # %% ../nbs/04_augment.ipynb #7a604f1e
@@ -167,12 +169,13 @@ def make_dls(
     seed:int=0, # of order and augmentation
     device=None, # None: the GPU where there is one
     preset:str='imgaug', # of augmentation, see `find_preset`; ValueError for an unknown one
+    fit:str='stretch', # or 'pad': keep the proportions, see `resize_square`
 )->DataLoaders: # .train shuffled and augmented, .valid neither; batches as `collate` gives them
     "Training and validation batches of a dataset"
     from fastai.torch_core import default_device
     shared = dict(bs=bs, num_workers=num_workers, device=device or default_device())
-    train = DetectionDataset(data.train, size, strength, seed=seed, preset=preset)
-    valid = DetectionDataset(data.valid, size)
+    train = DetectionDataset(data.train, size, strength, seed=seed, preset=preset, fit=fit)
+    valid = DetectionDataset(data.valid, size, fit=fit)
     last = len(data.train)>bs
     return DataLoaders(DetectionLoader(train, seed, shuffle=True, drop_last=last, **shared),
                        DetectionLoader(valid, seed, **shared), device=shared['device'])

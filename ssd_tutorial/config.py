@@ -122,6 +122,7 @@ _OVERLAP = ('a number above 0, up to 1', lambda v: _SHARE[1](v) and v>0)
 
 ALLOWED = dict(  # setting → in words; whether a value fits
     size=_range(32, 4096), width=_or(None, _range(1)), bs=_range(1), lr=_RATE, unfrozen_lr=_RATE,
+    fit=("'stretch' or 'pad'", lambda v: v in ('stretch','pad')),
     levels=_or(None, _LEVELS), boosters=_range(0, 8),
     anchors=("'default', 'proposed', or a JSON file", lambda v: isinstance(v, str) and v!=''),
     frozen_epochs=_range(0), epochs=_range(0), below=_range(0), variants=_range(1),
@@ -162,6 +163,7 @@ class NetConfig:
     "What to train; ValueErrors name the setting that is not allowed"
     arch:str=auto('fpn') # architecture, a key of `ARCHS`: fpn, multiscale, grid …
     size:int=auto(224) # side of the square input, pixels
+    fit:str=auto('stretch') # how an image becomes that square: stretch, or pad (lesson 15d)
     body:str=auto('efficientnet_lite0') # a key of `BODIES`, or any timm model with maps
     weights:str=auto('imagenet') # imagenet, none, a file of weights, or a saved detector
     body_settings:dict=auto(None) # of a backbone of ours (lesson 05), e.g. dict(width=1/8)

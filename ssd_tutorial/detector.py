@@ -7,6 +7,7 @@ __all__ = ['PROTOCOLS', 'FROM_TORCHVISION', 'Detector']
 
 # %% ../nbs/15_detector.ipynb #4c66e07f
 import json
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 import torch
@@ -49,10 +50,16 @@ class Detector:
     def activation(self): return self.description.get('activation','sigmoid')
 
 # %% ../nbs/15_detector.ipynb #409f83f8
+@patch(as_prop=True)
+def fit(self:Detector): # 'stretch' or 'pad'
+    "How an image becomes the square input (lesson 15d)"
+    return self.description.get('fit') or 'stretch'
+
 @patch
 def __repr__(self:Detector):
     d, names = self.description, ', '.join(self.vocab[1:])
-    return (f'Detector({d["arch"]} on {d["body"]}, {self.size} px, '
+    padded = ', padded' if self.fit=='pad' else ''
+    return (f'Detector({d["arch"]} on {d["body"]}, {self.size} px{padded}, '
             f'{len(self.vocab)-1} classes: {names})')
 
 # %% ../nbs/15_detector.ipynb #9b39810e
@@ -77,7 +84,7 @@ def detect_batch(self:Detector,
     score:float=.05, # lowest score of a candidate
     overlap:float=.5, # IoU above which the weaker of two boxes of a class goes; None: keep all
     top_k:int=100, # most detections per image
-)->list: # one dict per image: boxes_xyxy (D,4) fractions, scores, labels (D,), on the CPU
+)->list: # one dict per image: boxes_xyxy (D,4) fractions of the input, scores, labels (D,)
     "Detections of a batch of inputs; raises OutOfMemory"
     with memory_advice(_smaller_batch(len(images), self.device)):
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -86,13 +93,22 @@ def detect_batch(self:Detector,
 
 # %% ../nbs/15_detector.ipynb #14109400
 @patch
+def from_input(self:Detector,
+    found:dict, # boxes_xyxy (D,4) in fractions of the square input, and more, one row each
+    size_hw, # (height, width) of the original image, pixels
+)->dict: # the same in fractions of the image
+    "From the frame of the square to that of the image; what lies in the padding alone is dropped"
+    if self.fit=='stretch': return found
+    return import_module('ssd_tutorial.letterbox').found_in_image(found, size_hw, self.size)
+
+@patch
 def to_detections(self:Detector,
-    found:dict, # of `detect_batch`: boxes_xyxy (D,4) fractions, scores, labels (D,)
+    found:dict, # of `from_input`: boxes_xyxy (D,4) fractions, scores, labels (D,)
     size_hw, # (height, width) of the original image, pixels
     image_id:int=0, # for COCO results
     file_name:str='', # for COCO results
 )->Detections: # boxes in pixels of the original
-    "Fractions of the input to pixels of the original, with names"
+    "Fractions of the image to its pixels, with names"
     boxes_px = to_pixels(found['boxes_xyxy'], size_hw).numpy()
     return Detections(boxes_px, found['labels'].numpy(), found['scores'].numpy(), self.vocab,
                       tuple(size_hw), image_id, file_name, self.category_ids)
@@ -101,9 +117,11 @@ def to_detections(self:Detector,
 @patch
 def input_of(self:Detector,
     image, # Pillow image, RGB, upright
+    size_hw=None, # of the whole image, where it was decoded at a reduced size
 )->torch.Tensor: # (3,size,size) float32, 0–1
     "An image as this detector learnt to see it; with antialiasing unless its description says no"
-    if self.description.get('antialias', True): return to_input(image, self.size)
+    if self.description.get('antialias', True):
+        return to_input(image, self.size, self.fit, size_hw)
     pixels = torch.from_numpy(np.array(image)).permute(2,0,1)[None].float()/255
     return interpolate(pixels, (self.size,self.size), mode='bilinear', align_corners=False)[0]
 
@@ -121,11 +139,12 @@ def detect_many(self:Detector,
     desc:str='', # of the bar
     progress:bool=False, # a bar
     **settings, # of `detect_batch`: score, overlap, top_k
-): # yields (place in items, (height, width) of the image, detections as `detect_batch` gives them)
+): # yields (place in items, (height, width) of the image, detections as `from_input` gives them)
     "Detections of many images, a batch at a time; raises DataError, OutOfMemory"
     for batch in open_batches(items, open, self._at_least(), unreadable, bs, desc, progress):
-        inputs = torch.stack([self.input_of(img) for _,img,_ in batch])
-        for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)): yield i,hw,f
+        inputs = torch.stack([self.input_of(img, hw) for _,img,hw in batch])
+        for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
+            yield i, hw, self.from_input(f, hw)
 
 # %% ../nbs/15_detector.ipynb #fdde468b
 @patch
@@ -158,7 +177,7 @@ def find_in_records(self:Detector,
     top_k:int=100, # most detections per image
     bs:int=16, # images in a batch
     progress:bool=True, # a bar over the batches
-)->list: # one dict per image, see `detect_batch`
+)->list: # one dict per image, see `from_input`
     "Detections for evaluation; raises DataError, OutOfMemory"
     load = lambda r, at_least: (r.load(at_least), r.size_hw)
     many = self.detect_many(records, load, None, bs, 'evaluate', progress,

@@ -10,6 +10,7 @@ __all__ = ['resize_square', 'to_input']
 
 # %% ../nbs/04_augment.ipynb #04a0e1f1
 # The one way of an image into a network: upright, RGB, stretched to a square, 0–1.
+from importlib import import_module
 import numpy as np
 import torch
 from PIL import Image
@@ -19,19 +20,26 @@ from .pictures import open_image
 def resize_square(
     img:Image.Image, # RGB, any size
     size:int, # pixels
+    fit:str='stretch', # or 'pad': keep the proportions, see lesson 15d
+    size_hw=None, # of the whole image, where `img` was decoded at a reduced size
 )->Image.Image: # size × size
-    "Stretch to a square: bilinear, antialiased"
+    "Make a square: bilinear, antialiased"
+    if fit=='pad':
+        return import_module('ssd_tutorial.letterbox').pad_square(img, size, size_hw)
     return img if img.size==(size,size) else img.resize((size,size), Image.BILINEAR)
 
 # %% ../nbs/04_augment.ipynb #871b54ed
 def to_input(
     image, # what `open_image` takes: path, PIL image, (H,W,3) uint8 array, file object
     size:int=224, # pixels
+    fit:str='stretch', # or 'pad', see `resize_square`
+    size_hw=None, # of the whole image, where it was decoded at a reduced size
 )->torch.Tensor: # (3,size,size) float32, 0–1
-    "The one way of an image into the model: upright RGB, stretched to a square, 0–1"
+    "The one way of an image into the model: upright RGB, made a square, 0–1"
     pixels = image
     is_array = isinstance(image, np.ndarray) and image.dtype==np.uint8
     if not (is_array and image.shape==(size,size,3)):
-        pixels = np.array(resize_square(open_image(image, at_least=2*size), size))
+        img = open_image(image, at_least=2*size)
+        pixels = np.array(resize_square(img, size, fit, size_hw))
     planes = torch.from_numpy(pixels).permute(2,0,1).contiguous()  # before float: ten times faster
     return planes.float().div_(255)

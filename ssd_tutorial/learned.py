@@ -149,12 +149,13 @@ def learned_augment(
     record:Record, # its image of any size and shape
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
+    fit:str='stretch', # how the image becomes a square: stretch or pad
     tries:int=4, # draws before an image whose objects would all vanish stays as it is
 )->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which are still there
     "One view by a learned policy (arXiv 1906.11172)"
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional as vf
-    img, boxes = to_square(record, size)
+    img, boxes = to_square(record, size, fit)
     for _ in range(tries):
         x = torch.from_numpy(img).permute(2,0,1)
         b = torch.from_numpy(boxes)

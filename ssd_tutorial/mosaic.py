@@ -45,6 +45,7 @@ def mosaic(
     records, # four `Record`s
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
+    fit:str='stretch', # without effect: the photographs keep their proportions anyway
     chance:float=.5, # how often; else the first record comes back as it is
 )->Record: # its image (S,S,3) uint8; name and id of the first
     "Four photographs in one: they meet in a random point (YOLOv4, arXiv 2004.10934, section 3.3)"
@@ -65,12 +66,13 @@ def mixup(
     records, # two `Record`s
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
+    fit:str='stretch', # how each becomes a square: stretch or pad
     chance:float=.5, # how often; else the first record comes back as it is
 )->Record: # its image (S,S,3) uint8, a blend; name and id of the first
     "Two photographs in one, objects of both (arXiv 1902.04103, section 3.1)"
     if rng.random()>=chance: return records[0]
     share = rng.beta(32, 32)
-    (a,a_boxes), (b,b_boxes) = (to_square(r, size) for r in records)
+    (a,a_boxes), (b,b_boxes) = (to_square(r, size, fit) for r in records)
     blend = (share*a+(1-share)*b).round().astype(np.uint8)
     keeps = [np.ones(len(r.labels), bool) for r in records]
     return _joined(records, blend, [a_boxes, b_boxes], keeps)

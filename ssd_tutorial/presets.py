@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from .augment import augment, clip_visible, load_imgaug, rescale_boxes, to_square
+from .augment import (
+    _boxes_in_square, augment, clip_visible, load_imgaug, rescale_boxes, to_square)
 from .boxes import iou
 from .inputs import resize_square
 from .records import Record
@@ -81,12 +82,12 @@ class AugmentPreset:
     "A way of augmenting"
     names:tuple # its kinds of change
     make:object # (strength, names) → augmenter
-    view:object # (augmenter, record, size, rng) → one draw, as `ssd_augment` returns it
+    view:object # (augmenter, record, size, rng, fit='stretch') → one draw, as of `ssd_augment`
     partners:int=0 # further images that it mixes into one, where 'mix' is among its names
-    mix:object=None # (list of records, size, rng) → the one record made of them (lesson 23b)
+    mix:object=None # (list of records, size, rng, fit='stretch') → one record of them (lesson 23b)
 
-def _view_of_square(augmenter, record, size, rng):
-    return augment(augmenter, *to_square(record, size), rng)
+def _view_of_square(augmenter, record, size, rng, fit='stretch'):
+    return augment(augmenter, *to_square(record, size, fit), rng)
 
 AUGMENT_PRESETS = dict(imgaug=AugmentPreset(AUGMENTERS, make_augmenter, _view_of_square))
 
@@ -177,12 +178,17 @@ def _ssd_draw(augmenter, img, boxes_px, crowd):
         if len(xs): out[i] = xs.min(), ys.min(), xs.max()+1, ys.max()+1
     return img, out
 
+# %% ../nbs/04b_presets.ipynb #15d00f04
 def _shrunk(img, size):
     "A large image made smaller: the canvas has up to 16 times as many pixels"
     shrink = 2*size/(img.width*img.height)**.5
     if shrink>=1: return img
     smaller = [max(1, round(side*shrink)) for side in img.size]
     return img.resize(smaller, Image.BILINEAR, reducing_gap=2)
+
+def _small_view(record, size):
+    img = _shrunk(record.load(at_least=2*size), size)
+    return img, rescale_boxes(record.boxes_px, record.size_hw[::-1], img.size)
 
 # %% ../nbs/04b_presets.ipynb #25847b4b
 def ssd_augment(
@@ -191,17 +197,19 @@ def ssd_augment(
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
     tries:int=4, # draws before an image whose objects would all vanish stays as it is
+    fit='stretch', # or 'pad', see `resize_square`
 )->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which are still there
-    "One view by the SSD paper's chain: the image moves in its own proportions, then is stretched"
-    img, crowd = _shrunk(record.load(at_least=2*size), size), record.crowd
-    boxes, square = rescale_boxes(record.boxes_px, record.size_hw[::-1], img.size), (size,size)
+    "One view by the SSD paper's chain: the image moves in its own proportions, then fits"
+    (img,boxes), crowd = _small_view(record, size), record.crowd
     for _ in range(tries):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**31)))  # the CPU's alone
             out,moved = _ssd_draw(augmenter, img, boxes, crowd)
-        moved = rescale_boxes(moved, out.size, square)
-        cut,keep = clip_visible(moved, square, min_visible=0)
-        if keep[~crowd].any() or crowd.all(): return np.array(resize_square(out, size)), cut, keep
-    return *to_square(record, size), np.ones(len(crowd), bool)
+        moved = _boxes_in_square(moved, out.size[::-1], size, fit)
+        cut,keep = clip_visible(moved, (size,size), min_visible=0)
+        if keep[~crowd].any() or crowd.all():
+            return np.array(resize_square(out, size, fit)), cut, keep
+    return *to_square(record, size, fit), np.ones(len(crowd), bool)
 
+# %% ../nbs/04b_presets.ipynb #15d00f03
 AUGMENT_PRESETS['ssd'] = AugmentPreset(SSD_AUGMENTERS, ssd_augmenter, ssd_augment)

@@ -267,13 +267,20 @@ def _set_aside(out, say):
                   'To go on with that one, rename it back and use --resume.')
 
 # %% ../nbs/15c_runs.ipynb #a3e4ac6d
+def _objects_seen(records, cfg):
+    "Boxes (N,4) of all objects as fractions of the square input"
+    if cfg.fit=='stretch': return _all_objects(records)[0]
+    in_square = importlib.import_module('ssd_tutorial.letterbox').boxes_to_square
+    boxes = [in_square(r.boxes_px[~r.crowd], r.size_hw, cfg.size)/cfg.size for r in records]
+    return np.concatenate([np.zeros((0,4), np.float32), *boxes])
+
 def _chooser(data, cfg, last, say):
     "The anchors to train with, as `new_detector` takes them: of the run, of the data, or None"
     if last and last.get('spec'): return spec_from_dict(last['spec'])
     if cfg.anchors=='default': return None
     def choose(spec):
         choose_anchors = importlib.import_module('ssd_tutorial.own_anchors').choose_anchors
-        boxes, alike = _all_objects(data.train)[0], find_arch(cfg.arch).alike
+        boxes, alike = _objects_seen(data.train, cfg), find_arch(cfg.arch).alike
         spec, words = choose_anchors(cfg.anchors, boxes, spec, alike)
         if say: print(words)
         return spec
@@ -302,7 +309,7 @@ def _prepare(data, cfg, progress, last, cbs):
     data = _to_learn_from(data, cfg)
     workers = usable_workers(cfg.num_workers, cfg.bs*3*cfg.size**2*4)
     dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, workers, cfg.seed,
-                   pick_device(cfg.device), cfg.augment)
+                   pick_device(cfg.device), cfg.augment, cfg.fit)
     with memory_advice(_start_smaller(cfg)): det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable(progress), cbs)
     if progress: _say(det.started, learn.balance)

@@ -90,7 +90,7 @@ DESCRIPTION = dict(  # of a network: key → rule of its value
     boosters=_or_none(_whole(0, 8)), cells=_or_none(_listed(_whole(1, 4096), 1, 10)),
     width=_or_none(_whole(1, 4096)), depth=_or_none(_whole(0, 32)),
     body_settings=_or_none(_settings), kept=_or_none(_listed(_whole(1, 10_000))),
-    antialias=_or_none(lambda v: isinstance(v, bool)))
+    antialias=_or_none(lambda v: isinstance(v, bool)), fit=_or_none(_one_of('stretch','pad')))
 NEEDED = dict(  # of a saved detector: key → rule of its value
     description=lambda v: isinstance(v, dict), vocab=_vocab, size=_whole(32, 4096),
     coder=lambda v: isinstance(v, dict))

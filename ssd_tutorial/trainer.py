@@ -128,7 +128,7 @@ def _described(cfg, body, settings, cells, spec, n_classes):
     desc = dict(arch=cfg.arch, body=cfg.body, levels=list(body.levels), n_classes=n_classes,
                 activation=find_loss(cfg.loss)[0], spec=spec_to_dict(spec), cells=cells)
     more = dict(width=cfg.width, boosters=cfg.boosters, body_settings=settings,
-                module=module_of(cfg.arch))
+                module=module_of(cfg.arch), fit=cfg.fit if cfg.fit!='stretch' else None)
     return desc|{k: v for k,v in more.items() if v}
 
 def _built(desc, body, maps, cfg):
@@ -174,6 +174,21 @@ def plan_phases(
               ('all', cfg.epochs, cfg.unfrozen_lr, False)]
     return [p for p in phases if p[1]]
 
+# %% ../nbs/15b_trainer.ipynb #15d00f02
+class _ImageMeanAP(MeanAP):
+    "mAP in the frame of the images, where the square input is padded"
+    def __init__(self, det, decode):
+        super().__init__(decode, len(det.vocab)-1)
+        self.det = det
+
+    def accumulate(self, learn):
+        done = len(self.found)
+        super().accumulate(learn)
+        if self.det.fit=='stretch': return
+        sizes = [t['size_hw'].tolist() for t in self.truths[done:]]
+        for all_of_them in (self.found, self.truths):
+            all_of_them[done:] = map(self.det.from_input, all_of_them[done:], sizes)
+
 # %% ../nbs/15b_trainer.ipynb #21ba0b15
 def _cls_loss(cfg, loader, vocab):
     "The loss of the classes, and what is done for rare ones, in words (lesson 21)"
@@ -196,7 +211,7 @@ def detector_learner(
     matcher = find_matcher(cfg.matcher)(cfg, det.model.spec)
     loss = det.model.loss_func(cls_loss=cls_loss, box_weight=cfg.box_weight, matcher=matcher,
                                threshold=cfg.threshold)
-    metrics = [*map(LossPart, loss.terms), MeanAP(decode, len(det.vocab)-1)]
+    metrics = [*map(LossPart, loss.terms), _ImageMeanAP(det, decode)]
     cbs = [table, *cbs]
     if cfg.max_steps: cbs.append(StopAfter(cfg.max_steps))
     if cfg.ema: cbs.append(AverageWeights(cfg.ema))
