@@ -149,8 +149,8 @@ def learned_augment(
     record:Record, # its image of any size and shape
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
-    fit:str='stretch', # how the image becomes a square: stretch or pad
     tries:int=4, # draws before an image whose objects would all vanish stays as it is
+    fit:str='stretch', # how the image becomes a square: stretch or pad
 )->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which are still there
     "One view by a learned policy (arXiv 1906.11172)"
     from torchvision import tv_tensors

@@ -45,8 +45,8 @@ def mosaic(
     records, # four `Record`s
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
-    fit:str='stretch', # without effect: the photographs keep their proportions anyway
     chance:float=.5, # how often; else the first record comes back as it is
+    fit:str='stretch', # without effect: the photographs keep their proportions anyway
 )->Record: # its image (S,S,3) uint8; name and id of the first
     "Four photographs in one: they meet in a random point (YOLOv4, arXiv 2004.10934, section 3.3)"
     if rng.random()>=chance: return records[0]
@@ -66,8 +66,8 @@ def mixup(
     records, # two `Record`s
     size:int, # pixels of the square
     rng:np.random.Generator, # source of randomness
-    fit:str='stretch', # how each becomes a square: stretch or pad
     chance:float=.5, # how often; else the first record comes back as it is
+    fit:str='stretch', # how each becomes a square: stretch or pad
 )->Record: # its image (S,S,3) uint8, a blend; name and id of the first
     "Two photographs in one, objects of both (arXiv 1902.04103, section 3.1)"
     if rng.random()>=chance: return records[0]
