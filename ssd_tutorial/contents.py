@@ -73,7 +73,7 @@ def check_classes(
     says += (f' {counted(len(words), "class")} will be learnt badly or cannot be measured; mAP is '
              'a mean over classes, so each such class pulls as hard as the most frequent one.')
     todo = ('Collect or label more of them, move some to the split that has none, or take the '
-            'class off the list.')
+            'class off the list. Training with --balance repeat may help a little (lesson 21).')
     return Finding('look', 'Rare or missing classes', says, todo, words, **drawn)
 
 # %% ../nbs/90b_contents.ipynb #d64f495d
