@@ -38,7 +38,7 @@ from ssd_tutorial.ssd import ssd_spec  # noqa: E402
 from ssd_tutorial.system import save_whole  # noqa: E402
 from ssd_tutorial.training import freeze_body, make_learner  # noqa: E402
 
-OUT = HERE / 'balance.json'
+OUT = HERE.parent / 'ssd_tutorial' / 'balance.json'
 THINNED = ('horse', 'sheep')
 METHODS = ('none', 'inverse', 'effective', 'repeat', 'focal')
 SETS = dict(
