@@ -4,7 +4,7 @@
     python benchmarks/scoreboard.py                      every row on the generated set, three seeds
     python benchmarks/scoreboard.py --data DIR           the same on photographs (train and val)
     python benchmarks/scoreboard.py --rows 10 11 --seeds 0 1
-    python benchmarks/scoreboard.py --rows unique atss --out ssd_tutorial/matchers.json  lesson 20d's
+    python benchmarks/scoreboard.py --rows atss --out ssd_tutorial/matchers.json  lesson 20d's
     python benchmarks/scoreboard.py --epochs 10 --seeds 0  where is a row on its way? kept beside it
     python benchmarks/scoreboard.py --quick              tiny; prints, writes nothing: does it work?
     python benchmarks/scoreboard.py --table              scoreboard.json as a table: scoreboard.md
