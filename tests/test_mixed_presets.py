@@ -1,9 +1,11 @@
 """Properties of the learned policy and of images made of several; see lessons 23 and 23b"""
 
-import dataclasses
+import dataclasses, json, statistics
+from pathlib import Path
 import numpy as np, pytest, torch
 from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
+import ssd_tutorial
 from ssd_tutorial.batches import PRESET_MODULES, DetectionDataset, find_preset, make_dls
 from ssd_tutorial.cache import cached_dls
 from ssd_tutorial.body import make_body
@@ -210,3 +212,14 @@ def test_records_are_not_changed():
     for r, old, img in zip(data.train, before, pixels):
         np.testing.assert_array_equal(r.boxes_px, old.boxes_px)
         np.testing.assert_array_equal(r.image, img)
+
+
+def test_kept_measurements_are_what_their_seeds_say():
+    "The file that lesson 23b reads: every preset from three seeds"
+    path = Path(ssd_tutorial.__file__).parent / 'augmentations.json'
+    rows = json.loads(path.read_text(encoding='utf-8'))['rows']
+    assert {'none', 'imgaug', 'ssd', *MORE} == {*rows}
+    for name, row in rows.items():
+        values = [s['map50'] for s in row['seeds'].values()]
+        assert len(values) == 3, name
+        assert row['mean']['map50'] == pytest.approx(statistics.mean(values), abs=1e-4), name
