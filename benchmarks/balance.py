@@ -16,22 +16,21 @@ from pathlib import Path
 
 warnings.filterwarnings('ignore')
 HERE = Path(__file__).resolve().parent
-if str(HERE.parent) not in sys.path:
-    sys.path.insert(0, str(HERE.parent))
+for folder in (HERE.parent, HERE):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
+import scoreboard as board  # noqa: E402
 import torch  # noqa: E402
-from ssd_tutorial.batches import make_dls, unpad  # noqa: E402
-from fastai.callback.core import Callback, CancelValidException  # noqa: E402
+from ssd_tutorial.batches import make_dls  # noqa: E402
 from fastai.data.core import DataLoaders  # noqa: E402
 from fastai.torch_core import set_seed  # noqa: E402
 from ssd_tutorial import balance as B  # noqa: E402
-from ssd_tutorial.anchors import spec_to_dict  # noqa: E402
 from ssd_tutorial.body import make_body  # noqa: E402
 from ssd_tutorial.cache import CachedFeatures, CachedLoader, cache_features  # noqa: E402
-from ssd_tutorial.focal import make_focal, set_prior  # noqa: E402
-from ssd_tutorial.grid import SSDLoss, bce, build_arch  # noqa: E402
+from ssd_tutorial.focal import make_focal  # noqa: E402
+from ssd_tutorial.grid import bce  # noqa: E402
 from ssd_tutorial.metrics import evaluate_found  # noqa: E402
-from ssd_tutorial.nms import detect  # noqa: E402
 from ssd_tutorial.readers import load_dataset  # noqa: E402
 from ssd_tutorial.records import generated_data  # noqa: E402
 from ssd_tutorial.ssd import ssd_spec  # noqa: E402
@@ -88,21 +87,10 @@ def maps_of(name, folder, cache):
     return out
 
 
-class NoValidation(Callback):
-    "Judge at the end only: it is the last epoch that counts"
-
-    def before_validate(self):
-        raise CancelValidException()
-
-
-def network(n_classes, levels):
-    "An untrained detector on a frozen body, its scores at the prior"
+def row_of(levels):
+    "The network as a row of the scoreboard: its scores begin at the prior"
     cells = [224 // 2 ** (level + 1) for level in levels]
-    about = dict(arch=SHARED['arch'], spec=spec_to_dict(ssd_spec(cells)), n_classes=n_classes)
-    about |= dict(activation='sigmoid', cells=cells, width=SHARED['width'])
-    model = build_arch(about, make_body(levels=levels))
-    set_prior(model)
-    return model
+    return board.Row('21', 'rare classes', SHARED['arch'], ssd_spec(cells), levels)
 
 
 def treated(method, loader, vocab):
@@ -130,23 +118,14 @@ def loaders(maps, levels, seed):
 def train(method, vocab, maps, epochs, levels, seed):
     "Train from one seed: AP50 of each class, and the means"
     set_seed(seed)
-    dls, model = loaders(maps, levels, seed), network(len(vocab) - 1, levels)
-    loss = SSDLoss(model.anchors, cls_loss=treated(method, dls.train, vocab))
-    learn = make_learner(dls, model, loss, cbs=[NoValidation()])
+    row, dls = row_of(levels), loaders(maps, levels, seed)
+    model = board.network(row, len(vocab) - 1, SHARED['width'])
+    loss = model.loss_func(cls_loss=treated(method, dls.train, vocab))
+    learn = make_learner(dls, model, loss, cbs=[board.NoValidation()])
     with learn.no_bar(), learn.no_logging():
         freeze_body(learn)
         learn.fit_one_cycle(epochs, SHARED['lr'])
-    return judged(model, dls.valid, vocab)
-
-
-@torch.no_grad()
-def judged(model, batches, vocab):
-    "AP50 of each class, and the means"
-    found, truths = [], []
-    for x, y in batches:
-        found += detect(model.eval()(x), model.anchors, activation='sigmoid', score=0.02)
-        truths += unpad(y)
-    report = evaluate_found(found, truths, vocab)
+    report = evaluate_found(*board.found_by(model, row, dls.valid), vocab)
     per_class = {n: round(float(ap), 4) for n, ap in report.per_class.items()}
     means = dict(map50=round(float(report.map50), 4), map=round(float(report.map), 4))
     return dict(means, per_class=per_class)
@@ -154,20 +133,19 @@ def judged(model, batches, vocab):
 
 def note(name, vocab, maps, method, seed, figures):
     "Write one run into the file"
-    board = json.loads(OUT.read_text(encoding='utf-8')) if OUT.is_file() else {}
+    found = board.read(OUT)
     counted = {
         key: B.objects_per_class(B.train_labels(CachedFeatures(part)), len(vocab) - 1).tolist()
         for key, part in zip(('train', 'val'), maps)
     }
     about = dict(settings=dict(SETS[name], **SHARED), vocab=list(vocab[1:]), objects=counted)
-    part = board.setdefault(name, dict(about, runs={}))
+    part = found.setdefault(name, dict(about, runs={}))
     part['runs'].setdefault(method, {})[str(seed)] = figures
-    save_whole((json.dumps(board, indent=1, ensure_ascii=False) + '\n').encode(), OUT)
+    save_whole((json.dumps(found, indent=1, ensure_ascii=False) + '\n').encode(), OUT)
 
 
 def done(name, method, seed):
-    board = json.loads(OUT.read_text(encoding='utf-8')) if OUT.is_file() else {}
-    return str(seed) in board.get(name, {}).get('runs', {}).get(method, {})
+    return str(seed) in board.read(OUT).get(name, {}).get('runs', {}).get(method, {})
 
 
 def main():
