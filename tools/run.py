@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 NBS, SLOW = ROOT / 'nbs', re.compile(r'^#\|\s*(slow|eval:\s*false)', re.M)
 WIDGET = 'application/vnd.jupyter.widget-view+json'
+os.environ.pop('MPLBACKEND', None)  # of the shell: figures belong into the notebook
 
 
 def found(name):
