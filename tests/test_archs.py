@@ -33,20 +33,34 @@ def test_which_there_are():
     assert {'grid', 'multiscale', 'fpn', 'ssd300', 'ssd512', 'ssd'} <= {*OURS}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('arch', [a for a in OURS if a != PORTED])
-def test_three_steps_on_photographs(arch, some_animals, tmp_path):
-    "At its own size and full width"
-    out = tmp_path / 'd.pt'
-    how = '--weights none --max-steps 3 --no-plots --anyway --batch-size'.split()
-    how.append('1' if arch in ('ssd300', 'ssd512') else '2')  # VGG-16 is slow, and has no norms
-    args = ['train', '--data', str(some_animals), '--arch', arch, *how, '--out', str(out)]
+def three_steps(photos, out, *options):
+    "The detector that the command leaves after three steps, and what it finds in a photograph"
+    how = '--weights none --max-steps 3 --no-plots --anyway'.split()
+    args = ['train', '--data', str(photos), *how, '--out', str(out), *options]
     r = CliRunner().invoke(main, args)
     assert r.exit_code == 0, r.output
     assert 'stopped after 3 of' in r.output
     det = Detector.load(out)
+    return det, det.predict(next((photos / 'JPEGImages').iterdir()), score=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', [a for a in OURS if a != PORTED])
+def test_three_steps_on_photographs(arch, some_animals, tmp_path):
+    "At its own size and full width"
+    bs = '1' if arch in ('ssd300', 'ssd512') else '2'  # VGG-16 is slow, and has no norms
+    det, found = three_steps(some_animals, tmp_path / 'd.pt', '--arch', arch, '--batch-size', bs)
     assert det.description['arch'] == arch
-    photo = next((some_animals / 'JPEGImages').iterdir())
-    found = det.predict(photo, score=0)
     assert len(found) > 0
     assert (found.boxes_px >= 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('body', ['torchvision/resnet50', 'resnet50'])
+def test_resnet50_under_an_ssd(body, some_animals, tmp_path):
+    "torchvision's, and timm's of the same name"
+    options = ['--arch', 'ssd', '--body', body, '--size', '160', '--batch-size', '2']
+    det, found = three_steps(some_animals, tmp_path / 'd.pt', *options)
+    assert det.description['body'] == body
+    assert det.model.body.channels == [1024, 2048]
+    assert len(found) > 0
