@@ -122,7 +122,8 @@ def balance_training(
 )->tuple: # the class loss to train with; what is done for the rarest class, in words
     "Count the classes of a training set, and act"
     labels, n_classes = train_labels(loader.dataset), len(vocab)-1
-    counts, shares = (g(labels, n_classes) for g in (objects_per_class, share_of_images))
+    all_labels = getattr(loader.dataset, 'all_labels', labels)  # of several processes (lesson 27)
+    counts, shares = (g(all_labels, n_classes) for g in (objects_per_class, share_of_images))
     factors, weights = class_factors(shares), class_weights(counts)
     words = _words(how, vocab[1:], counts, shares, factors, weights)
     if how=='weights': return weigh_classes(cls_loss, weights), words

@@ -10,7 +10,7 @@ __all__ = ['devices', 'pick_device', 'OutOfMemory', 'lacks_memory', 'memory_advi
 
 # %% ../nbs/14c_settings.ipynb #263aa4d0
 # Where a network calculates, and what to do when memory runs out there.
-import contextlib, re, textwrap
+import contextlib, os, re, textwrap
 import torch
 from .config import DetectorError
 from .faults import UserError
@@ -22,12 +22,17 @@ def devices(
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f'cuda:{i}' for i in range(cards)]+['mps']*torch.backends.mps.is_available()+['cpu']
 
+def _own_device():
+    "The best device; of several processes (lesson 27) each has a card of its own"
+    cards = [d for d in devices() if d.startswith('cuda')] or devices()[:1]
+    return cards[int(os.environ.get('LOCAL_RANK', 0))%len(cards)]
+
 def pick_device(
     name='auto', # auto: the first of `devices`; cpu, cuda, mps, cuda:1, 1; or a torch.device
 )->torch.device:
     "The device that is meant; raises DetectorError with those that there are"
     said = f'cuda:{name}' if str(name).isdigit() else str(name)
-    if said=='auto': return torch.device(devices()[0])
+    if said=='auto': return torch.device(_own_device())
     try:
         torch.empty(1, device=said)
         return torch.device(said)

@@ -178,6 +178,7 @@ def fcos_loss(
     cls_loss=bce, # (logits, labels) → sum
     box_weight:float=1., # λ, of the localisation term
     radius:float=RADIUS, # of `match_points`
+    count=torch.sum, # of positive points, (B,A) bool → what to divide by
 )->tuple: # total, dict of its parts: cls, box, centre
     "Classes of all points, boxes and centre-ness of positive ones, per positive (FCOS, eq. 2)"
     cls_logits,deltas,centre = (p.float() for p in preds)  # half precision adds up badly
@@ -188,7 +189,7 @@ def fcos_loss(
     cells = anchors_xyxy.expand(len(pos),-1,-1)[pos]
     off,sure = _positive_terms(deltas[pos], centre[pos], cells, boxes[pos], coder)
     parts = dict(cls=cls_loss(cls_logits, labels), box=box_weight*off, centre=sure)
-    parts = {k: v/pos.sum().clamp(min=1) for k,v in parts.items()}
+    parts = {k: v/count(pos).clamp(min=1) for k,v in parts.items()}
     return sum(parts.values()), {k: v.detach() for k,v in parts.items()}
 
 # %% ../nbs/20e_fcos.ipynb #20e2f049

@@ -242,6 +242,7 @@ def ssd_loss(
     threshold:float=.5, # IoU from which an anchor takes an object
     box_weight:float=1., # λ, of the localisation term
     matcher=match, # which anchor learns which object: anything that is called as `match` is
+    count=torch.sum, # of positive anchors, (B,A) bool → N
 )->tuple: # total, dict of its parts: cls, box
     "Classes of all anchors, boxes of positive ones, per positive (arXiv 1512.02325, eq. 1)"
     cls_logits,deltas = preds[0].float(), preds[1].float()  # half precision adds up badly
@@ -249,7 +250,7 @@ def ssd_loss(
     owner = matcher(anchors_xyxy, gt, labels, targets.get('crowd'), threshold)
     boxes,labels = assign_targets(owner, gt, labels)
     pos = owner>=0
-    n_pos = pos.sum().clamp(min=1)  # images without objects must not divide by zero
+    n_pos = count(pos).clamp(min=1)  # images without objects must not divide by zero
     priors = anchors_xyxy.expand(len(pos),-1,-1)[pos]
     residual = coder.residual(deltas[pos], boxes[pos], priors)
     distance = F.smooth_l1_loss(residual, torch.zeros_like(residual), reduction='sum')

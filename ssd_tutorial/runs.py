@@ -28,7 +28,7 @@ from .device import memory_advice, pick_device
 from .saved import (
     _dict_of, _listed, _or_none, _real, _settings, _simple, _text, _vocab, _whole, _wrong,
     read_archive, spec_fault)
-from .system import clear_parts, keep_memory, save_whole, usable_workers
+from .system import clear_parts, is_first, keep_memory, save_whole, usable_workers
 from .trainer import (
     detector_learner, name_images, new_detector, plan_phases, run_phase, shown_detector)
 from .training import EpochTable, shown_model
@@ -184,9 +184,10 @@ class RunFiles:
     ):
         self.out, self.det, self.learn, self.dls = Path(out), det, learn, dls
         self.head = dict(format=LAST, finished=False, out=self.out.name, writer=_writer(), **head)
-        for p in (self.out, last_path(out)): clear_parts(p)
+        for p in (self.out, last_path(out)) if is_first() else (): clear_parts(p)
 
-    def _write(self, **what): return save_whole({**self.head, **what}, last_path(self.out))
+    def _write(self, **what):
+        if is_first(): save_whole({**self.head, **what}, last_path(self.out))
 
 # %% ../nbs/15c_runs.ipynb #97af3067
 @patch
@@ -203,7 +204,8 @@ def epoch_done(self:RunFiles,
     state:dict, # of `SaveLast`
 ):
     "An epoch is done: the detector to keep first, then the way to go on; raises WriteError"
-    if self.learn.keep_best.new_best or self.head['cfg']['keep']=='last':
+    better = self.learn.keep_best.new_best or self.head['cfg']['keep']=='last'
+    if better and is_first():
         shown_detector(self.det, self.learn).save(self.out)
     over = state['epoch']==state['n_epoch']  # then we stand at the start of the next phase
     self._write(phase=self.phase+over, epoch=0 if over else state['epoch'],
@@ -214,7 +216,7 @@ def epoch_done(self:RunFiles,
 @patch
 def end(self:RunFiles):
     "The run is over: the best detector is in place, last.ckpt keeps its history; raises WriteError"
-    self.det.save(self.out)
+    if is_first(): self.det.save(self.out)
     best = self.learn.keep_best
     self._write(finished=True, rows=self.learn.epoch_table.rows,
                 best=float(best.best) if best.best_state else None)
@@ -292,6 +294,21 @@ def _to_learn_from(data, cfg):
     if not cfg.with_val: return data
     return replace(data, splits={**data.splits, 'train': data.train+data.valid})
 
+def _together(device):
+    "The processes that train together (lesson 27); None: this one is alone"
+    if int(os.environ.get('WORLD_SIZE', 1))<2: return None
+    return importlib.import_module('ssd_tutorial.processes').join(pick_device(device))
+
+def _loaders(data, cfg, group):
+    "Batches of images: of all of them, or of this process's share"
+    data, bs = _to_learn_from(data, cfg), cfg.bs
+    mine, bs = (group.share(data), group.batch_size(bs)) if group else (data, bs)
+    workers = usable_workers(cfg.num_workers, bs*3*cfg.size**2*4)
+    dls = make_dls(mine, cfg.size, bs, cfg.strength, workers, cfg.seed, pick_device(cfg.device),
+                   cfg.augment, cfg.fit)
+    if group: group.spread(dls, data)
+    return dls
+
 def _say(*words):
     for line in filter(None, words): print(line)
 
@@ -306,12 +323,11 @@ def _prepare(data, cfg, progress, last, cbs):
     with memory_advice(_start_smaller(cfg)): det = new_detector(data, fresh if last else cfg, spec)
     det.model.body.norm_eval = cfg.weights!='none'
     det.model.body.unfreeze(cfg.below)  # no such stride? Say it now, not after hours
-    data = _to_learn_from(data, cfg)
-    workers = usable_workers(cfg.num_workers, cfg.bs*3*cfg.size**2*4)
-    dls = make_dls(data, cfg.size, cfg.bs, cfg.strength, workers, cfg.seed,
-                   pick_device(cfg.device), cfg.augment, cfg.fit)
+    group = _together(cfg.device)
+    dls = _loaders(data, cfg, group)
     with memory_advice(_start_smaller(cfg)): det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable(progress), cbs)
+    if group: group.prepare(learn, len(data.valid))
     if progress: _say(det.started, learn.balance)
     return learn, dls, det
 
@@ -350,11 +366,13 @@ def train_detector(
     "Heads first, then everything; raises DetectorError, NonFiniteLoss, WriteError, OutOfMemory"
     cfg, last = cfg or TrainConfig(), read_last(out) if resume else None
     pick_device(cfg.device)
+    group, progress = _together(cfg.device), progress and is_first()
     if last:
         check_last(last, data, cfg, last_path(out))
         cfg, about = replace(settings_of(last), device=cfg.device), last['about']
         if last['finished']: return Detector.load(out, cfg.device), last['rows']
-    elif out: _set_aside(out, progress)
+    elif out and is_first(): _set_aside(out, progress)
+    if group: group.wait()  # all have read last.ckpt, now the first may write it
     learn, dls, det = _prepare(data, cfg, progress, last, cbs)
     head = dict(cfg=asdict(cfg), data=fingerprint(data), about=about,
                 spec=spec_to_dict(det.model.spec))

@@ -221,6 +221,7 @@ NO_EXPORT = ('learn.export would pickle the whole Learner. For the weights: lear
 
 
 def _no_export(*args, **kwargs): raise NotImplementedError(NO_EXPORT)
+def _precision(bf16): return 'bf16' if bf16 or torch.cuda.get_device_capability()>=(8,0) else 'fp16'
 
 # %% ../nbs/06_training.ipynb #ea6ad2a8
 def make_learner(
@@ -234,13 +235,13 @@ def make_learner(
     splitter=body_and_head, # model → groups of parameters, those of the body in the first half
     best_by:str=None, # figure whose best epoch is kept, e.g. 'map50'; see `KeepBest`
     cbs=(), # more callbacks
-    bf16:bool=False, # on a GPU: mixed precision in bfloat16, not in float16
+    bf16:bool=False, # on an old GPU: mixed precision in bfloat16, not in float16
     path=None, # folder for the files of `lr_find` and `learn.save`; None: a temporary one
 )->Learner:
     "fastai's Learner with what detection needs. Its `export` raises NotImplementedError"
     cbs = [StopOnNonFinite(), GradientClip(clip), *cbs]
     if best_by: cbs.append(KeepBest(monitor=best_by, reset_on_fit=False))
-    if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision('bf16' if bf16 else 'fp16'))
+    if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision(_precision(bf16)))
     more = dict(opt_func=opt_func, splitter=splitter, wd=wd, train_bn=False)
     more |= dict(metrics=list(metrics), cbs=cbs, path=path or tempfile.gettempdir())
     learn = Learner(dls, model, loss_func, **more)
