@@ -120,3 +120,8 @@ def demo(out, images, seed):
       ssd-tutorial demo --out demo
     """
     run_demo(out, images, seed)
+
+# %% ../nbs/91d_commands.ipynb #91d27006
+if __name__=='__main__' and globals().get('__spec__'):  # of python -m, not of a notebook
+    from ssd_tutorial.entry import start
+    start()

@@ -294,15 +294,19 @@ def _to_learn_from(data, cfg):
     if not cfg.with_val: return data
     return replace(data, splits={**data.splits, 'train': data.train+data.valid})
 
-def _together(device):
-    "The processes that train together (lesson 27); None: this one is alone"
+def _together(cfg):
+    "The processes that train together (lesson 27); None: alone. DetectorError: no such device"
+    device = pick_device(cfg.device)
     if int(os.environ.get('WORLD_SIZE', 1))<2: return None
-    return importlib.import_module('ssd_tutorial.processes').join(pick_device(device))
+    join = importlib.import_module('ssd_tutorial.processes').join
+    group = join(device.type=='cpu')
+    group.check(cfg)
+    return group
 
 def _loaders(data, cfg, group):
     "Batches of images: of all of them, or of this process's share"
     data, bs = _to_learn_from(data, cfg), cfg.bs
-    mine, bs = (group.share(data), group.batch_size(bs)) if group else (data, bs)
+    mine, bs = (group.share(data), bs//group.n) if group else (data, bs)
     workers = usable_workers(cfg.num_workers, bs*3*cfg.size**2*4)
     dls = make_dls(mine, cfg.size, bs, cfg.strength, workers, cfg.seed, pick_device(cfg.device),
                    cfg.augment, cfg.fit)
@@ -323,7 +327,7 @@ def _prepare(data, cfg, progress, last, cbs):
     with memory_advice(_start_smaller(cfg)): det = new_detector(data, fresh if last else cfg, spec)
     det.model.body.norm_eval = cfg.weights!='none'
     det.model.body.unfreeze(cfg.below)  # no such stride? Say it now, not after hours
-    group = _together(cfg.device)
+    group = _together(cfg)
     dls = _loaders(data, cfg, group)
     with memory_advice(_start_smaller(cfg)): det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable(progress), cbs)
@@ -365,14 +369,13 @@ def train_detector(
 )->tuple: # `Detector` of the best epoch (or the last); one dict per epoch
     "Heads first, then everything; raises DetectorError, NonFiniteLoss, WriteError, OutOfMemory"
     cfg, last = cfg or TrainConfig(), read_last(out) if resume else None
-    pick_device(cfg.device)
-    group, progress = _together(cfg.device), progress and is_first()
+    group, progress = _together(cfg), progress and is_first()
     if last:
         check_last(last, data, cfg, last_path(out))
         cfg, about = replace(settings_of(last), device=cfg.device), last['about']
         if last['finished']: return Detector.load(out, cfg.device), last['rows']
     elif out and is_first(): _set_aside(out, progress)
-    if group: group.wait()  # all have read last.ckpt, now the first may write it
+    if group: group.wait()  # all have read last.ckpt, now it may be written
     learn, dls, det = _prepare(data, cfg, progress, last, cbs)
     head = dict(cfg=asdict(cfg), data=fingerprint(data), about=about,
                 spec=spec_to_dict(det.model.spec))
