@@ -118,6 +118,7 @@ def parted(
     if _first(): click.echo(f'Error: another process of this training has ended. {said}', err=True)
     raise SystemExit(2)
 
+# %% ../nbs/91d_commands.ipynb #91d27008
 def _is_parting(error):
     "Whether an exchange between processes failed because one of them is gone"
     said = str(error)
@@ -183,6 +184,14 @@ def _finish_run(det, records, rows, cfg, out, plots):
 def _unusual(**settings):  # a default need not be named
     return {k: v for k,v in settings.items() if v not in (None,'leave')}
 
+# %% ../nbs/91d_commands.ipynb #91d27009
+def _data_to_train_on(args, cfg):
+    "Read a data set for training, and say what there is to say"
+    data = read_data(args['data'], args['on_error'], cfg.seed, args['zero_based'],
+                     args['negatives'], **_unusual(unlabelled=args['unlabelled']))
+    stop_or_go(data, args['anyway'])
+    return data
+
 # %% ../nbs/91d_commands.ipynb #d0ffa28b
 def run_training(
     args:dict, # of `with_full_paths`
@@ -200,10 +209,7 @@ def run_training(
     if last and last['finished'] and run_paths(out)['log'].is_file() and Path(out).is_file():
         return click.echo(f'Nothing to go on with: the run of {last_path(out)} is finished '
                           f'({len(last["rows"])} epochs); its detector is {out}.')
-    with _first_says():
-        data = read_data(args['data'], args['on_error'], cfg.seed, args['zero_based'],
-                         args['negatives'], **_unusual(unlabelled=args['unlabelled']))
-        stop_or_go(data, args['anyway'])
+    with _first_says(): data = _data_to_train_on(args, cfg)
     notes = [EpochRows(lambda rows: _note_rows(rows, run_paths(out)['rows'])),
              _sweep_notes(out, not args['no_plots'], resume)] if _first() else []
     wanted = TrainConfig(device=cfg.device) if resume else cfg

@@ -7,7 +7,6 @@ __all__ = ['count_together', 'share_of', 'merge_shares', 'draw_apart', 'norm_tog
            'join']
 
 # %% ../nbs/27_processes.ipynb #27a00006
-from .grid import SSDLoss
 import ssd_tutorial.batches  # noqa: F401  first: it imports fastai without its warnings
 import random
 from dataclasses import replace
@@ -19,6 +18,7 @@ from fastai.learner import Metric
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .config import DetectorError
+from .grid import SSDLoss
 
 # %% ../nbs/27_processes.ipynb #27a0000f
 def count_together(
@@ -66,7 +66,12 @@ class _MeanTogether(torch.autograd.Function):
         return total/dist.get_world_size()
 
     @staticmethod
-    def backward(ctx, grad): return _MeanTogether.forward(ctx, grad.contiguous())
+    def backward(
+        ctx, # of PyTorch
+        grad, # of the mean
+    ):
+        "The gradient of a mean is a mean"
+        return _MeanTogether.forward(ctx, grad.contiguous())
 
 # %% ../nbs/27_processes.ipynb #27a00036
 class _TogetherNorm:
@@ -215,6 +220,7 @@ def join(
 )->Group:
     "The processes that this one was launched with; raises DetectorError without accelerate"
     try: trainer = TogetherTrainer(cpu)
-    except (ImportError, NameError): raise DetectorError('Training in several processes needs accelerate: '
-                                            'pip install accelerate') from None
+    except (ImportError, NameError):  # fastai imports it where it is there
+        raise DetectorError('Training in several processes needs accelerate.',
+                            'Install it: pip install accelerate') from None
     return Group(dist.get_rank(), dist.get_world_size(), trainer)

@@ -294,6 +294,10 @@ def _to_learn_from(data, cfg):
     if not cfg.with_val: return data
     return replace(data, splits={**data.splits, 'train': data.train+data.valid})
 
+def _say(*words):
+    for line in filter(None, words): print(line)
+
+# %% ../nbs/15c_runs.ipynb #15c27001
 def _together(cfg):
     "The processes that train together (lesson 27); None: alone. DetectorError: no such device"
     device = pick_device(cfg.device)
@@ -312,9 +316,6 @@ def _loaders(data, cfg, group):
                    cfg.augment, cfg.fit)
     if group: group.spread(dls, data)
     return dls
-
-def _say(*words):
-    for line in filter(None, words): print(line)
 
 # %% ../nbs/15c_runs.ipynb #4c0d1a71
 def _prepare(data, cfg, progress, last, cbs):
