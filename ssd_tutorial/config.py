@@ -208,7 +208,7 @@ class TrainConfig(NetConfig):
     variants:int=auto(4) # how often each image is augmented anew for the frozen phase
     lr:float=auto(2e-3) # peak of the learning rate, frozen phase; find: by `lr_find`
     unfrozen_lr:float=auto(5e-4) # peak of the heads afterwards; the backbone has a fifth
-    bs:int=auto(16) # images in a batch
+    bs:int=auto(16) # images in a batch, over all processes
     augment:str=auto('imgaug') # of images: imgaug, ssd, learned, mosaic, mixup (04b, 23)
     strength:float=auto(.7) # of augmentation: 0 flips only, 1 much
     balance:str=auto('none') # of classes: weights (of the loss) or repeat (of images); lesson 21
