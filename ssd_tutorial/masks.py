@@ -11,10 +11,12 @@ import contextlib, io, warnings
 import numpy as np
 import torch
 from PIL import Image
-from fastcore.basics import noop
+from fastcore.basics import noop, patch
 from torch import Tensor
 from .augment import load_imgaug, rescale_boxes
 from .coco_map import to_coco_truth
+from .config import DetectorError
+from .detector import Detector
 from .letterbox import content_box
 from .metrics import truth_of
 from .rle import _coco, as_rles, decode_masks, filled_note, segment_rle
@@ -169,3 +171,17 @@ def _nothing(truth):
     h,w = (truth['images'][0][k] for k in ('height','width'))
     empty = as_rles(np.zeros((1,h,w), bool))[0]
     return [dict(image_id=0, category_id=1, score=0., segmentation=empty)]
+
+# %% ../nbs/25_masks.ipynb #25a00056
+@patch
+def evaluate_masks(self:Detector,
+    records, # list of `Record`, read with masks
+    vocab=None, # names of the records' labels; None: the detector's own
+    **kwargs, # of `find_in_records`: score, overlap, top_k, bs, progress
+)->dict: # see `mask_map`
+    "COCO's AP of masks; DetectorError where the model finds boxes only"
+    if vocab is not None: records = self.relabel(records, vocab)
+    found = self.find_in_records(records, **kwargs)
+    if any('masks' not in f for f in found):
+        raise DetectorError('This detector finds boxes and no masks: use `evaluate`.')
+    return mask_map(found, mask_truth(records), len(self.vocab)-1)

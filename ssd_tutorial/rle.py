@@ -14,7 +14,6 @@ from dataclasses import replace
 from importlib import import_module
 import numpy as np
 from PIL import Image
-from .checks import _who
 from .detections import ROLE_COLORS
 from .faults import _Note
 
@@ -51,7 +50,7 @@ def compact_segment(
             if isinstance(counts, list): counts = np.array(counts, dtype=np.int64)
             return dict(size=value.get('size'), counts=counts)
         if isinstance(value[0], (int,float)): value = [value]  # one outline, not in a list
-        return [np.array(p, dtype=float).reshape(-1) for p in value]
+        return [np.array(p, dtype=float) for p in value]
     except (TypeError, ValueError, OverflowError, KeyError): return value
 
 # %% ../nbs/25_masks.ipynb #25a00017
@@ -70,7 +69,9 @@ def _counts_of(counts):
     if isinstance(counts, bytes):
         if not all(48<=b<=111 for b in counts): raise ValueError
         native = import_module('faster_coco_eval.mask_api_new_cpp')
-        counts = native.toUncompressedRLE([dict(size=[1,2**31-1], counts=counts)])[0]['counts']
+        rle = dict(size=[1,2**31-1], counts=counts)
+        try: counts = native.toUncompressedRLE([rle])[0]['counts']
+        except RuntimeError as e: raise ValueError(e) from None  # cut off in the middle
     counts = np.asarray(counts)
     if counts.ndim!=1 or counts.dtype.kind not in 'iu': raise ValueError
     return counts.astype(np.int64)
@@ -124,13 +125,13 @@ def mend_segments(
     "Look at what a record says about masks; where boxes were of another frame, masks were as well"
     if not record.segments: return record
     moved = not np.array_equal(record.boxes_px, seen.boxes_px, equal_nan=True)
-    segments = list(record.segments)
+    segments, who = list(record.segments), import_module('ssd_tutorial.checks')._who
     for i in np.flatnonzero(keep):
         if segments[i] is None: continue
         why = 'has a mask of another frame' if moved else segment_fault(segments[i], seen.size_hw)
         if not why: continue
         segments[i] = None
-        faults.append(_Note(f'{_who(record, i)} {why}', mended=1))
+        faults.append(_Note(f'{who(record, i)} {why}', mended=1))
     return replace(record, segments=tuple(segments))
 
 # %% ../nbs/25_masks.ipynb #25a00025
