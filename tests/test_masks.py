@@ -229,6 +229,21 @@ def test_out_and_in_again(data, tmp_path):
     np.testing.assert_array_equal(masks_at(turned, (96, 96)), masks_at(last, (96, 96))[::-1])
 
 
+def test_real_masks_are_those_of_pycocotools(real_data):
+    "Outlines, parts, crowds: every mask of 80 photographs"
+    coco = pytest.importorskip('pycocotools.coco')
+    root = real_data / 'coco_mini'
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = coco.COCO(root / 'annotations' / 'instances_val2017.json')
+    data = load_dataset(root, masks=True, only='val')
+    assert not data.counts['mended']
+    for r in data.valid:
+        anns = reference.loadAnns(reference.getAnnIds(imgIds=[r.image_id]))
+        theirs = np.stack([reference.annToMask(a) for a in anns] or [np.zeros(r.size_hw)])
+        ours = masks_at(r, r.size_hw[::-1])
+        np.testing.assert_array_equal(ours, theirs[: len(ours)].astype(bool))
+
+
 # the generator
 
 
