@@ -191,7 +191,8 @@ def _records(splits, inventory, options, notes, vocab):
         homes = Counter(paths[id(e)].parent for e in es if paths.get(id(e)))
         home = homes.most_common(1)[0][0] if homes else None  # where a missing one should be
         lost = lambda e: _where_lost(e, home, inventory)
-        return [_record(e, paths[id(e)] or lost(e), label, number) for e in es if id(e) in paths]
+        return [_record(e, paths[id(e)] or lost(e), label, number, options.masks)
+                for e in es if id(e) in paths]
     return {s: made(es) for s,es in splits.items()}, paths
 
 # %% ../nbs/03d_assembly.ipynb #3a10c7f6

@@ -54,19 +54,24 @@ def load_imgaug(
     return iaa, iap
 
 # %% ../nbs/04_augment.ipynb #2f493e46
+def _masks_module(): return import_module('ssd_tutorial.masks')  # opened in lesson 25
+
 def move(
     augmenter, # an imgaug augmenter
     img:np.ndarray, # (H,W,3) uint8
     boxes_px:np.ndarray, # (N,4) corners, pixels
     seed:int, # of this one draw
-)->tuple: # image, (N,4) moved boxes, pixels, not clipped
+    *masks, # (N,H,W) bool, where they move along
+)->tuple: # image, (N,4) moved boxes, pixels, not clipped; (N,H,W) masks if given
     "Apply one random draw of an augmenter to an image and its boxes"
     load_imgaug()
     from imgaug.augmentables.bbs import BoundingBoxesOnImage
     augmenter.seed_(int(seed))
     boxes = BoundingBoxesOnImage.from_xyxy_array(boxes_px, shape=img.shape)
-    out,moved = augmenter(image=img, bounding_boxes=boxes)
-    return out, moved.to_xyxy_array().reshape(-1,4)
+    more = _masks_module().as_maps(*masks) if masks else {}
+    out,moved,*maps = augmenter(image=img, bounding_boxes=boxes, **more)
+    back = [m.get_arr().transpose(2,0,1)[:len(boxes_px)] for m in maps]
+    return out, moved.to_xyxy_array().reshape(-1,4), *back
 
 # %% ../nbs/04_augment.ipynb #8ccd12b5
 def clip_visible(
@@ -91,10 +96,11 @@ def augment(
     rng:np.random.Generator, # source of randomness
     tries:int=4, # draws before an image whose objects would all vanish stays as it is
     min_visible:float=.3, # share of a box's area that must stay inside
-)->tuple: # image, (N,4) float32 boxes clipped to it, (N,) bool: which objects are still there
+    masks=(), # one array (N,H,W) bool in a tuple, where masks move along
+)->tuple: # image, (N,4) float32 boxes clipped to it, (N,) bool: which are still there; masks
     "Move an image and its boxes together"
     for _ in range(tries):
-        out,moved = move(augmenter, img, boxes_px, rng.integers(2**31))
+        out,moved,*more = move(augmenter, img, boxes_px, rng.integers(2**31), *masks)
         cut,keep = clip_visible(moved, out.shape[:2], min_visible)
-        if keep.any() or not len(boxes_px): return out, cut.astype(np.float32), keep
-    return img, boxes_px, np.ones(len(boxes_px), bool)
+        if keep.any() or not len(boxes_px): return out, cut.astype(np.float32), keep, *more
+    return img, boxes_px, np.ones(len(boxes_px), bool), *masks

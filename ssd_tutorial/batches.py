@@ -23,7 +23,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastcore.basics import patch
-from .augment import to_square
+from .augment import _masks_module, to_square
 from .inputs import to_input
 from .records import Record
 
@@ -32,16 +32,18 @@ def make_target(
     record:Record, # for labels, flags, size and id
     boxes_xyxy:np.ndarray, # (N,4) corners after augmentation, fractions 0–1
     keep:np.ndarray, # (N,) bool, objects still visible; M of them
-)->dict: # tensors: boxes_xyxy (M,4), labels, difficult, crowd (M,), size_hw (2,), image_id ()
+    *masks, # (N,S,S) bool, where masks are asked for
+)->dict: # tensors: boxes_xyxy (M,4), labels, difficult, crowd (M,), size_hw (2,), image_id; masks
     "The target of one image"
     pick = lambda a, dtype: torch.as_tensor(np.asarray(a)[keep], dtype=dtype)
+    more = dict(masks=pick(masks[0], torch.bool)) if masks else {}
     return dict(
         boxes_xyxy=pick(boxes_xyxy, torch.float32).reshape(-1,4).clamp(0,1),
         labels=pick(record.labels, torch.int64),
         difficult=pick(record.difficult, torch.bool),
         crowd=pick(record.crowd, torch.bool),
         size_hw=torch.tensor(record.size_hw),
-        image_id=torch.tensor(record.image_id))
+        image_id=torch.tensor(record.image_id), **more)
 
 # %% ../nbs/04_augment.ipynb #8b144799
 PRESET_MODULES = ('presets','learned','mosaic')  # where `find_preset` looks, in order
@@ -67,10 +69,11 @@ class DetectionDataset(torch.utils.data.Dataset):
         seed:int=0, # image i of epoch e is moved the same way for the same seed
         preset:str='imgaug', # of augmentation, see `find_preset`; ValueError for an unknown one
         fit:str='stretch', # or 'pad', see `resize_square`
+        masks:bool=False, # whether targets have masks (N,S,S) bool, see lesson 25
     ):
         self.records,self.size,self.strength,self.fit = records,size,strength,fit
         self.preset,self.seed,self.epoch,self._augmenter = preset,seed,0,None
-        known = find_preset(preset).names
+        self.masks, known = masks, find_preset(preset).names
         self.names = known if names is None else names
 
     def __len__(self): return len(self.records)
@@ -98,15 +101,18 @@ def __getitem__(self:DetectionDataset, i):
     r, preset = self.records[i], find_preset(self.preset)
     if self.strength is None:
         (img,boxes), keep = to_square(r, self.size, self.fit), np.ones(len(r.labels), bool)
+        masks = [_masks_module().square_masks(r, self.size, self.fit)] if self.masks else []
     else:
         rng = np.random.default_rng([self.seed, self.epoch, i, *copy])
         how = {} if self.fit=='stretch' else dict(fit=self.fit)
+        if self.masks: how['masks'] = True
         r = _mixed(self, r, preset, rng, how)
-        img,boxes,keep = preset.view(self.augmenter, r, self.size, rng, **how)
-    return to_input(img, self.size), make_target(r, boxes/self.size, keep)
+        img,boxes,keep,*masks = preset.view(self.augmenter, r, self.size, rng, **how)
+    return to_input(img, self.size), make_target(r, boxes/self.size, keep, *masks)
 
 # %% ../nbs/04_augment.ipynb #7a604f1e
 PADDED, PER_IMAGE = ('boxes_xyxy','labels','difficult','crowd'), ('size_hw','image_id')
+_MASKS = ('masks',)  # padded as well, where a target has them
 
 def collate(
     items, # list of (image tensor (3,S,S), target dict)
@@ -114,7 +120,7 @@ def collate(
     "Batch images, pad their objects to the most that one of them has; label 0 is padding"
     images, targets = zip(*items)
     pad = lambda k: torch.nn.utils.rnn.pad_sequence([t[k] for t in targets], batch_first=True)
-    batch = {k: pad(k) for k in PADDED}
+    batch = {k: pad(k) for k in (*PADDED, *_MASKS) if k in targets[0]}
     batch.update({k: torch.stack([t[k] for t in targets]) for k in PER_IMAGE})
     return torch.stack(images), batch
 
@@ -125,7 +131,7 @@ def unpad(
     "Take a padded batch of targets apart again"
     apart = []
     for i,real in enumerate(targets['labels']>0):
-        one = {k: targets[k][i][real] for k in PADDED}
+        one = {k: targets[k][i][real] for k in (*PADDED, *_MASKS) if k in targets}
         apart.append({**one, **{k: targets[k][i] for k in PER_IMAGE}})
     return apart
 
@@ -170,12 +176,15 @@ def make_dls(
     device=None, # None: the GPU where there is one
     preset:str='imgaug', # of augmentation, see `find_preset`; ValueError for an unknown one
     fit:str='stretch', # or 'pad': keep the proportions, see `resize_square`
+    masks:bool=False, # whether targets have masks (B,N,S,S) bool, see lesson 25
 )->DataLoaders: # .train shuffled and augmented, .valid neither; batches as `collate` gives them
     "Training and validation batches of a dataset"
     from fastai.torch_core import default_device
     shared = dict(bs=bs, num_workers=num_workers, device=device or default_device())
-    train = DetectionDataset(data.train, size, strength, seed=seed, preset=preset, fit=fit)
-    valid = DetectionDataset(data.valid, size, fit=fit)
+    if masks: _masks_module().warn_filled(data)
+    fit = dict(fit=fit, masks=masks)
+    train = DetectionDataset(data.train, size, strength, seed=seed, preset=preset, **fit)
+    valid = DetectionDataset(data.valid, size, **fit)
     last = len(data.train)>bs
     return DataLoaders(DetectionLoader(train, seed, shuffle=True, drop_last=last, **shared),
                        DetectionLoader(valid, seed, **shared), device=shared['device'])

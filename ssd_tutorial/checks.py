@@ -10,7 +10,7 @@ __all__ = ['mend_box', 'looks_zero_based', 'check_record', 'is_watched', 'check_
 
 # %% ../nbs/03_readers.ipynb #27f03803
 # Every record is checked before anything learns from it: raise, fix or skip.
-import os, sys
+import importlib, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 import numpy as np
@@ -97,6 +97,8 @@ def looks_zero_based(
     "Whether VOC corners seem to count from 0, so that `one_based` should be False"
     return any(bool((r.boxes_px[:,:2]==-1).any()) for r in records)
 
+def _rle(): return importlib.import_module('ssd_tutorial.rle')  # opened in lesson 25
+_CURE = 'Correct the annotation, or pass on_error="fix" or "skip".'
 _FROM_ZERO = 'are these corners counted from 0? then one_based=False'
 
 # %% ../nbs/03_readers.ipynb #b49a0334
@@ -114,12 +116,13 @@ def check_record(
     frame, boxes = _frame_fault(record, size, turn)
     if boxes is None and on_error!='raise': return None, [_Note(frame, images=1)]
     boxes = record.boxes_px if boxes is None else boxes
-    boxes, keep, faults = _check_objects(replace(record, size_hw=size, boxes_px=boxes), vocab)
+    seen = replace(record, size_hw=size, boxes_px=boxes)
+    boxes, keep, faults = _check_objects(seen, vocab)
+    record = _rle().mend_segments(record, seen, keep, faults)
     if frame: faults.insert(0, _Note(frame, mended=1))
     if faults and on_error=='raise':
         hint = f' ({_FROM_ZERO})' if looks_zero_based([record]) else ''
-        cure = 'Correct the annotation, or pass on_error="fix" or "skip".'
-        raise DataError(f'{faults[0]}{hint}. {cure}')
+        raise DataError(f'{faults[0]}{hint}. {_CURE}')
     if faults and on_error=='skip':
         return None, [_Note(f, images=int(i==0)) for i,f in enumerate(faults)]
     return _kept(record, size, boxes, keep), faults

@@ -8,6 +8,7 @@ __all__ = ['read_coco_json', 'save_coco', 'find_coco', 'read_coco']
 # %% ../nbs/03f_coco.ipynb #a96164de
 import json, math, mmap, re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path, PureWindowsPath
 import numpy as np
 from .assembly import data_of
@@ -149,21 +150,23 @@ def _same_id(ids):
     return found
 
 # %% ../nbs/03f_coco.ipynb #c9f3c68d
-def _coco_object(a, name, category):
-    "An annotation as an object; name: None where its category is not listed"
+def _coco_object(a, name, category, segment=None):
+    "An annotation as an object, with its mask where `segment` reads it; name: None for no category"
     unknown = f'category {_short(a.get("category_id"))}, which "categories" does not list'
     box = _coco_box(a)
     o = dict(box_px=box, name=name, category_id=category, crowd=_flag(a.get('iscrowd')),
              difficult=_flag(a.get('ignore')))
+    if segment: o['segment'] = segment(a.get('segmentation'))
     if name is None: o['said'] = unknown
     if box[0]!=box[0]: o['said'] = f'{name or unknown}, bbox {_short(a.get("bbox"))}'
     return o
 
 # %% ../nbs/03f_coco.ipynb #b6be70c6
-def _coco_objects(d, path, images, out, cats, on_error, notes):
+def _coco_objects(d, path, images, out, cats, on_error, notes, masks=False):
     "image id → its objects, with the names of their categories"
     by_image = {i: [] for i in images}
     of_image, of_category = _same_id({*images} | out), _same_id(cats)
+    segment = import_module('ssd_tutorial.rle').compact_segment if masks else None
     for n,a in enumerate(d['annotations']):
         if not isinstance(a, dict):
             error = DataError(f'{path}: annotation {n} is {_short(a)}. Correct or remove it, or '
@@ -175,7 +178,7 @@ def _coco_objects(d, path, images, out, cats, on_error, notes):
         if i not in by_image:
             _or_note(_no_image_of(a, path), on_error, notes, objects=1)
             continue
-        by_image[i].append(_coco_object(a, cats.get(c), c))
+        by_image[i].append(_coco_object(a, cats.get(c), c, segment))
     return by_image
 
 # %% ../nbs/03f_coco.ipynb #1091fd89
@@ -196,6 +199,9 @@ def _scaled(entry, height, width):
     "An entry whose boxes are fractions, in pixels"
     sides = (width, height)*2
     objects = [{**o, 'box_px': [v*s for v,s in zip(o['box_px'], sides)]} for o in entry.objects]
+    for o in objects:
+        if isinstance(s := o.get('segment'), list):
+            o['segment'] = [p*np.resize(sides, len(p)) for p in s]
     return replace(entry, objects=objects)
 
 # %% ../nbs/03f_coco.ipynb #e61d99c3
@@ -210,12 +216,12 @@ def _fractions_to_pixels(entries, path, notes):
     return [_scaled(e, *e.declared_hw) if e.objects else e for e in entries]
 
 # %% ../nbs/03f_coco.ipynb #3a10c7d6
-def _coco_entries(path, on_error, notes, split=None):
+def _coco_entries(path, on_error, notes, split=None, masks=False):
     "The content of one annotation file: (id → name of its categories, list of `Entry`)"
     d = _coco_dict(path)
     cats = _coco_categories(d['categories'], path)
     images, out = _coco_images(d, path, on_error, notes)
-    objects = _coco_objects(d, path, images, out, cats, on_error, notes)
+    objects = _coco_objects(d, path, images, out, cats, on_error, notes, masks)
     ids = {o['category_id'] for os in objects.values() for o in os}
     if ids and ids<={*range(1, len(cats)+1)} and len(cats) in ids and {*cats}=={*range(len(cats))}:
         raise DataError(f'{path}: the category ids of its objects run from {min(ids)} to '
@@ -260,17 +266,19 @@ def read_coco_json(
     vocab=None, category_ids=None, # of another split of the same set, so that the labels agree
     on_error:str='raise', # at an annotation of an unlisted image; 'fix' and 'skip' leave it out
     notes:list=None, # receives a note on each
+    masks:bool=False, # whether to keep outlines and run lengths (lesson 25)
 )->tuple: # list of `Record`, vocab, category_ids
     "Read one COCO file: category ids become labels 1…C; `DataError` where it is not one"
     notes = [] if notes is None else notes
-    cats, entries = _coco_entries(json_path, on_error, notes)
+    cats, entries = _coco_entries(json_path, on_error, notes, None, masks)
     known = zip(category_ids[1:], vocab[1:]) if vocab else ()
     vocab = vocab or make_vocab(cats.values(), notes)
     ids = _own_ids(vocab, _with_spare(cats, known))
     folders = [Path(f) for f in (images_dir if isinstance(images_dir, list) else [images_dir])]
     folder, read = _place(folders, [e.picture for e in entries])
     label = {n: i for i,n in enumerate(vocab)}
-    return [_record(e, _find(folder/read(e.picture)), label, {}) for e in entries], vocab, ids
+    path = lambda e: _find(folder/read(e.picture))
+    return [_record(e, path(e), label, {}, masks) for e in entries], vocab, ids
 
 # %% ../nbs/03f_coco.ipynb #87ee89b1
 def _coco_lists(records, ids, folder, n):
@@ -279,11 +287,13 @@ def _coco_lists(records, ids, folder, n):
     for r in records:
         path, (w,h) = _write_image(r, folder)
         images.append(dict(id=int(r.image_id), file_name=path.name, height=h, width=w))
-        for (x1,y1,x2,y2),l,c,d in zip(r.boxes_px.tolist(), r.labels, r.crowd, r.difficult):
+        rows = zip(r.boxes_px.tolist(), r.labels, r.crowd, r.difficult)
+        for i,((x1,y1,x2,y2),l,c,d) in enumerate(rows):
             n += 1
+            mask = import_module('ssd_tutorial.rle').coco_mask(r, i) if r.segments else {}
             anns.append(dict(id=n, image_id=int(r.image_id), category_id=int(ids[l]),
                              bbox=[x1,y1,x2-x1,y2-y1], area=(x2-x1)*(y2-y1),
-                             iscrowd=int(c), ignore=int(d)))
+                             iscrowd=int(c), ignore=int(d))|mask)
     return images, anns
 
 # %% ../nbs/03f_coco.ipynb #ff4ec248
@@ -396,7 +406,7 @@ def _read_coco_files(inventory, files, options):
     for split,path in [(s,p) for s,ps in splits.items() for p in ps]:
         if split in wanted:
             own = None if whole else split
-            cats[path], more = _coco_entries(path, options.on_error, notes, own)
+            cats[path], more = _coco_entries(path, options.on_error, notes, own, options.masks)
             entries += more
         else: cats[path] = _categories_of(path)
     _refuse_twice(entries, wanted)

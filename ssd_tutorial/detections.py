@@ -8,6 +8,7 @@ __all__ = ['ROLE_COLORS', 'caption_font', 'draw_boxes', 'Detections', 'draw_dete
 # %% ../nbs/00_detections.ipynb #f359ee9f
 import json, os
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -77,6 +78,19 @@ def _aligned(boxes_px, labels, scores, n_names):
     order = np.argsort(-scores, kind='stable')  # stable: equal scores keep their order
     return boxes_px[order], labels[order], scores[order]
 
+# %% ../nbs/00_detections.ipynb #25d00003
+def _picked(masks, places):
+    "The masks of some detections, where there are masks"
+    if masks is None: return None
+    return masks[places] if isinstance(masks, np.ndarray) else [masks[i] for i in places]
+
+def _sorted_masks(masks, scores):
+    "Masks by score, best first; ValueError where there is not one for each"
+    scores = np.asarray(scores, np.float32).reshape(-1)
+    if masks is not None and len(masks)!=len(scores):
+        raise ValueError(f'{len(masks)} masks and {len(scores)} scores: give one of each')
+    return _picked(masks, np.argsort(-scores, kind='stable'))
+
 # %% ../nbs/00_detections.ipynb #c6c04568
 class _Rows:
     "What makes detections behave like a list"
@@ -85,8 +99,9 @@ class _Rows:
     def __getitem__(self, keep):
         "An index, slice, list of indices or mask → the `Detections` it keeps, best first"
         if isinstance(keep, (int, np.integer)): keep = [keep]
+        masks = _picked(self.masks, np.arange(len(self))[keep])
         return replace(self, boxes_px=self.boxes_px[keep], labels=self.labels[keep],
-                       scores=self.scores[keep])
+                       scores=self.scores[keep], masks=masks)
 
     @property
     def names(self)->list: # D strings
@@ -100,6 +115,8 @@ class _Rows:
         return f"Detections({where}: {found})" if found else f'Detections({where})'
 
 # %% ../nbs/00_detections.ipynb #35eaef00
+def _rle(): return import_module('ssd_tutorial.rle')  # opened in lesson 25
+
 @dataclass(eq=False, repr=False)
 class Detections(_Rows):
     "What was found in one image, best score first; ValueError where the arrays do not fit together"
@@ -111,8 +128,10 @@ class Detections(_Rows):
     image_id:int=0 # the data set's number for the image
     file_name:str='' # where the image came from
     category_ids:tuple=None # label → the data set's own category id; None: the label itself
+    masks:object=None # (D,H,W) bool array or list of D run-length dicts, see lesson 25; None: none
 
     def __post_init__(self):
+        self.masks = _sorted_masks(self.masks, self.scores)
         rows = _aligned(self.boxes_px, self.labels, self.scores, len(self.vocab))
         self.boxes_px, self.labels, self.scores = rows
 
@@ -120,12 +139,20 @@ class Detections(_Rows):
         "Only the detections whose score reaches a threshold"
         return self[self.scores>=score]
 
+    def mask(self, i:int)->np.ndarray: # (H,W) bool, in pixels of the original image
+        "The mask of detection i; ValueError where these detections have none"
+        if self.masks is None: raise ValueError('these detections have boxes, and no masks')
+        m = self.masks[i]
+        return m if isinstance(m, np.ndarray) else _rle().decode_masks([m])[0]
+
 # %% ../nbs/00_detections.ipynb #1b08ee13
 def draw_detections(
     dets:Detections, # what was found
     img:Image.Image, # the original image, any mode
 )->Image.Image: # a copy with boxes, names and scores
     "Draw detections on the image they were found in, the most confident on top"
+    if dets.masks is not None:
+        img = _rle().draw_masks(img, map(dets.mask, reversed(range(len(dets)))))
     captions = [f'{n} {s:.2f}' for n,s in zip(dets.names, dets.scores)]
     return draw_boxes(img, dets.boxes_px[::-1], captions[::-1])  # the most confident last, on top
 
@@ -133,13 +160,15 @@ def draw_detections(
 def coco_results(
     dets:Detections, # what was found in one image
 )->list: # dicts: image_id, category_id, bbox [x,y,w,h] in pixels, score, file_name, category_name
-    "COCO results format: integer image ids, the data set's own category ids"
+    "COCO results format, masks as run lengths: integer image ids, the set's own category ids"
     ids = range(len(dets.vocab)) if dets.category_ids is None else dets.category_ids
     rows = zip(dets.boxes_px.tolist(), dets.labels.tolist(), dets.scores.tolist())
+    masks = [{}]*len(dets)
+    if dets.masks is not None: masks = [dict(segmentation=m) for m in _rle().as_rles(dets.masks)]
     return [dict(image_id=int(dets.image_id), category_id=int(ids[l]),
                  bbox=[x1,y1,x2-x1,y2-y1], score=s,
-                 file_name=dets.file_name, category_name=dets.vocab[l])
-            for (x1,y1,x2,y2),l,s in rows]
+                 file_name=dets.file_name, category_name=dets.vocab[l], **m)
+            for ((x1,y1,x2,y2),l,s),m in zip(rows, masks)]
 
 # %% ../nbs/00_detections.ipynb #23f58b72
 def save_results(

@@ -98,20 +98,28 @@ def from_input(self:Detector,
     size_hw, # (height, width) of the original image, pixels
 )->dict: # the same in fractions of the image
     "From the frame of the square to that of the image; what lies in the padding alone is dropped"
-    if self.fit=='stretch': return found
-    return import_module('ssd_tutorial.letterbox').found_in_image(found, size_hw, self.size)
+    if self.fit!='stretch':
+        found = import_module('ssd_tutorial.letterbox').found_in_image(found, size_hw, self.size)
+    return _masks_in_image(self, found, size_hw)
+
+def _masks_in_image(detector, found, size_hw):
+    "Masks (D,S,S) of the square input, where there are any, as run lengths in pixels of the image"
+    if not torch.is_tensor(found.get('masks')): return found
+    to_image = import_module('ssd_tutorial.masks').masks_to_image
+    return {**found, 'masks': to_image(found['masks'], size_hw, detector.fit)}
 
 @patch
 def to_detections(self:Detector,
-    found:dict, # of `from_input`: boxes_xyxy (D,4) fractions, scores, labels (D,)
+    found:dict, # of `from_input`: boxes_xyxy (D,4) fractions, scores, labels (D,), perhaps masks
     size_hw, # (height, width) of the original image, pixels
     image_id:int=0, # for COCO results
     file_name:str='', # for COCO results
 )->Detections: # boxes in pixels of the original
     "Fractions of the image to its pixels, with names"
+    found = _masks_in_image(self, found, size_hw)
     boxes_px = to_pixels(found['boxes_xyxy'], size_hw).numpy()
     return Detections(boxes_px, found['labels'].numpy(), found['scores'].numpy(), self.vocab,
-                      tuple(size_hw), image_id, file_name, self.category_ids)
+                      tuple(size_hw), image_id, file_name, self.category_ids, found.get('masks'))
 
 # %% ../nbs/15_detector.ipynb #82854fd6
 @patch

@@ -23,7 +23,7 @@ class Entry:
     "The content of an annotation of one image, before the image is found"
     picture:str # name of the image in the annotation; '': it is named like the annotation file
     source:Path # the annotation file
-    objects:list # dicts: box_px (corners, pixels from 0), name; if known difficult, crowd, said
+    objects:list # dicts: box_px (pixels from 0), name; if known difficult, crowd, said, segment
     declared_hw:tuple=None # (height, width) that the annotation declares, pixels
     split:str=None # as the annotation itself names it; None: the path decides
     image_id:object=None # the data set's own id; None: images are counted
@@ -55,10 +55,11 @@ def _flag(value):
     return str(value).strip().lower() in ('1','true','yes','1.0')  # the text "0" is not true
 
 # %% ../nbs/03c_splits.ipynb #3a10c7b5
-def _record(entry, path, label, number):
+def _record(entry, path, label, number, masks=False):
     "An entry and the path of its image as a `Record`; label: name → label, number: → image id"
     for o in entry.objects:
         name = o['name']
+        if not masks: o.pop('segment', None)
         o['label'] = 0 if name is not None and is_background(name) else label.get(name, -1)
     objects = [{**o, 'name': o['said']} if 'said' in o else o for o in entry.objects]
     last = (path_parts(entry.picture) or [''])[-1]
@@ -76,3 +77,4 @@ class ReadOptions:
     only:tuple=None # names of the splits to read; None: all of them
     unlabelled:str='leave' # images without annotation: 'leave' them out, or take as 'negative'
     vocab:tuple=None # names to expect, background first; None: what the set declares or holds
+    masks:bool=False # whether to keep what the annotation says about each object's mask

@@ -55,12 +55,15 @@ def _labelme_shape(path, i, shape):
     name, group = shape.get('label'), shape.get('group_id')
     try:
         if not isinstance(name, str) or not name.strip(): raise ValueError('no label')
-        box = outline_box(shape.get('points'), shape.get('shape_type') or 'polygon')
+        kind, points = shape.get('shape_type') or 'polygon', shape.get('points')
+        box = outline_box(points, kind)
     except (TypeError, ValueError, OverflowError) as e:
         why = e if str(e) in ('no points','no label') else 'points that are no numbers'
         raise DataError(f'{path}: shape {i} ({name}) has {why}. {_MEND}') from None
     key = ('shape', i) if group is None else ('group', name, str(group))
-    return key, dict(box_px=box, name=_nfc(name.strip()), difficult=_flag(shape.get('difficult')))
+    found = dict(box_px=box, name=_nfc(name.strip()), difficult=_flag(shape.get('difficult')))
+    if kind=='polygon' and len(points)>2: found['segment'] = [np.ravel(points).astype(float)]
+    return key, found
 
 # %% ../nbs/03j_labelme.ipynb #3bf0002e
 def labelme_entry(
@@ -78,6 +81,8 @@ def labelme_entry(
             continue
         if key in objects:  # another part of the same object
             found['box_px'] = outline_box([*_ends(objects[key]), *_ends(found)])
+            parts = [o.get('segment') for o in (objects[key], found)]
+            found['segment'] = None if None in parts else sum(parts, [])
         objects[key] = found
     entry.objects = [*objects.values()]
     return entry

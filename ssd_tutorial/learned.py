@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .augment import clip_visible, to_square
+from .augment import _masks_module, clip_visible, to_square
 from .letterbox import GREY
 from .presets import AUGMENT_PRESETS, AugmentPreset, _check
 from .records import Record
@@ -70,11 +70,13 @@ def _moves(m, side, shift=250):
 def _other_way(how): return {k: -v if k=='angle' else [-x for x in v] for k,v in how.items()}
 
 def _affine(x, how):
-    "Shift, shear or turn an image (3,H,W), or bounding boxes, which are clipped"
+    "Shift, shear or turn an image (3,H,W), masks, or bounding boxes, which are clipped"
     from torchvision.transforms import InterpolationMode
+    from torchvision.tv_tensors import Mask
     from torchvision.transforms.v2 import functional as vf
     how = dict(angle=0., translate=[0,0], scale=1., shear=[0.,0.])|how
-    return vf.affine(x, fill=GREY, interpolation=InterpolationMode.BILINEAR, **how)
+    fill = 0 if isinstance(x, Mask) else GREY
+    return vf.affine(x, fill=fill, interpolation=InterpolationMode.BILINEAR, **how)
 
 # %% ../nbs/23_learned_augmentation.ipynb #23a10019
 def _cut_out(img, half, rng):
@@ -85,14 +87,15 @@ def _cut_out(img, half, rng):
     out[:,max(0,y-half):y+half,max(0,x-half):x+half] = GREY
     return out
 
-def _within(content, name, m, side, rng):
-    "An operation on the content of one box, (3,h,w) uint8, of an image of that side"
+def _within(content, name, m, side, rng, *masks):
+    "An operation on the content of one box, (3,h,w) uint8, of an image of that side, and on masks"
     from torchvision.transforms.v2 import functional as vf
-    if name=='flip': return vf.horizontal_flip(content)
-    if name=='equalize': return vf.equalize(content)
-    if name=='cutout': return _cut_out(content, m/10*50/REFERENCE*side, rng)
+    if name=='flip': return [vf.horizontal_flip(x) for x in (content, *masks)]
+    if name=='equalize': return vf.equalize(content), *masks
+    if name=='cutout': return _cut_out(content, m/10*50/REFERENCE*side, rng), *masks
     how = _moves(m, side, shift=120)[name]
-    return _affine(content, how if rng.random()<.5 else _other_way(how))
+    how = how if rng.random()<.5 else _other_way(how)
+    return [_affine(x, how) for x in (content, *masks)]
 
 # %% ../nbs/23_learned_augmentation.ipynb #23a1001d
 LEARNED = ('colour','geometry','box','flip')
@@ -114,14 +117,18 @@ class LearnedAugmenter:
         self.strength, self.names, self.policy = strength, tuple(names), policy
 
 # %% ../nbs/23_learned_augmentation.ipynb #23a1002e
-def _act_within(img, boxes, name, p, m, rng, alone):
-    "Change the content of each box with probability p"
-    out = img.clone()
+def _act_within(img, boxes, name, p, m, rng, alone, *masks):
+    "Change the content of each box with probability p: (image, boxes), and masks if given"
+    from torchvision.tv_tensors import Mask
+    out, *masks = (x.clone() for x in (img, *masks))
     for i,(x1,y1,x2,y2) in enumerate(boxes.round().int().tolist()):
         if alone[i] or rng.random()>=p or x2<=x1 or y2<=y1: continue
-        content = out[:,y1:y2,x1:x2]
-        out[:,y1:y2,x1:x2] = _within(content, name.removeprefix('box_'), m, img.shape[-1], rng)
-    return out
+        content, *inner = (x[:,y1:y2,x1:x2] for x in (out, *masks))
+        inner = [Mask(x) for x in inner]
+        name = name.removeprefix('box_')
+        done = _within(content, name, m, img.shape[-1], rng, *inner)
+        for x,new in zip((out, *masks), done): x[:,y1:y2,x1:x2] = new
+    return out, boxes, *masks
 
 # %% ../nbs/23_learned_augmentation.ipynb #23a1001e
 @patch
@@ -131,18 +138,19 @@ def act(self:LearnedAugmenter,
     operation, # (name, probability, magnitude 0–10)
     rng:np.random.Generator, # source of randomness
     alone, # (N,) bool: boxes whose content is left alone
-)->tuple: # image, boxes
+    *masks, # torchvision's masks (N,S,S), where they move along
+)->tuple: # image, boxes; masks if given
     "One operation, with its probability"
     name, p, m = operation
     kind, p, side = _kind(name), p*self.strength, img.shape[-1]
-    if kind not in self.names: return img, boxes
-    if kind=='box': return _act_within(img, boxes, name, p/3, m, rng, alone), boxes
-    if rng.random()>=p: return img, boxes
-    if name=='cutout': return _cut_out(img, m/10*100/REFERENCE*side, rng), boxes
-    if kind=='colour': return _colours()[name](img, m), boxes
+    if kind not in self.names: return img, boxes, *masks
+    if kind=='box': return _act_within(img, boxes, name, p/3, m, rng, alone, *masks)
+    if rng.random()>=p: return img, boxes, *masks
+    if name=='cutout': return _cut_out(img, m/10*100/REFERENCE*side, rng), boxes, *masks
+    if kind=='colour': return _colours()[name](img, m), boxes, *masks
     how = _moves(m, side)[name]
     how = how if rng.random()<.5 else _other_way(how)
-    return _affine(img, how), _affine(boxes, how)
+    return tuple(_affine(x, how) for x in (img, boxes, *masks))
 
 # %% ../nbs/23_learned_augmentation.ipynb #23a10021
 def learned_augment(
@@ -152,21 +160,25 @@ def learned_augment(
     rng:np.random.Generator, # source of randomness
     tries:int=4, # draws before an image whose objects would all vanish stays as it is
     fit:str='stretch', # how the image becomes a square: stretch or pad
-)->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which are still there
+    masks:bool=False, # whether the objects' masks move along
+)->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which still are; masks
     "One view by a learned policy (arXiv 1906.11172)"
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional as vf
     img, boxes = to_square(record, size, fit)
+    first = [_masks_module().square_masks(record, size, fit)] if masks else []
     for _ in range(tries):
-        x = torch.from_numpy(img).permute(2,0,1)
-        b = torch.from_numpy(boxes)
+        x, b = torch.from_numpy(img).permute(2,0,1), torch.from_numpy(boxes)
         b = tv_tensors.BoundingBoxes(b, format='XYXY', canvas_size=(size,size))
+        more = [tv_tensors.Mask(torch.from_numpy(m)) for m in first]
         for operation in augmenter.policy[rng.integers(len(augmenter.policy))]:
-            x, b = augmenter.act(x, b, operation, rng, record.crowd)
+            x, b, *more = augmenter.act(x, b, operation, rng, record.crowd, *more)
         if 'flip' in augmenter.names and rng.random()<.5:
-            x, b = vf.horizontal_flip(x), vf.horizontal_flip(b)
+            x, b, *more = (vf.horizontal_flip(v) for v in (x, b, *more))
         cut, keep = clip_visible(b.numpy(), (size,size), min_visible=0)
-        if keep.any() or not len(boxes): return x.permute(1,2,0).contiguous().numpy(), cut, keep
-    return img, boxes, np.ones(len(boxes), bool)
+        if keep.any() or not len(boxes):
+            x = x.permute(1,2,0).contiguous().numpy()
+            return x, cut, keep, *(m.numpy() for m in more)
+    return img, boxes, np.ones(len(boxes), bool), *first
 
 AUGMENT_PRESETS['learned'] = AugmentPreset(LEARNED, LearnedAugmenter, learned_augment)

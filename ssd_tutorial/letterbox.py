@@ -47,7 +47,7 @@ def boxes_to_square(
     return (boxes_px*scale+np.array([x1,y1]*2)).astype(np.float32)
 
 # %% ../nbs/15d_letterbox.ipynb #15d0000d
-_ROWS = ('boxes_xyxy','scores','labels','difficult','crowd')
+_ROWS = ('boxes_xyxy','scores','labels','difficult','crowd','masks')  # masks stay in the square
 
 def found_in_image(
     found:dict, # boxes_xyxy (D,4) in fractions of the square; scores, labels … (D,)

@@ -9,14 +9,14 @@ __all__ = ['MIXERS', 'mosaic', 'mixup']
 from dataclasses import replace
 import numpy as np
 from PIL import Image
-from .augment import clip_visible, to_square
+from .augment import _masks_module, clip_visible, to_square
 from .presets import (
     AUGMENT_PRESETS, AUGMENTERS, AugmentPreset, _view_of_square, make_augmenter)
 from .records import PER_OBJECT, Record
 
 # %% ../nbs/23b_mosaic.ipynb #23b1000b
-def _cover(record, wh, rng):
-    "A record's image scaled and cut to a size: (H,W,3) uint8; its boxes there, not clipped"
+def _cover(record, wh, rng, masks=False):
+    "A record's image scaled and cut to a size: (H,W,3) uint8; its boxes there, not clipped; masks"
     img, wh = record.load(at_least=2*max(wh)), np.array(wh)
     old = np.array(record.size_hw[::-1])
     new = np.maximum(np.ceil(old*(wh/old).max()-1e-6).astype(int), wh)
@@ -24,7 +24,10 @@ def _cover(record, wh, rng):
     img = img.resize(tuple(int(v) for v in new), Image.BILINEAR)
     img = img.crop((*cut.tolist(), *(cut+wh).tolist()))
     scale = np.tile(new/old, 2).astype(np.float32)
-    return np.array(img), record.boxes_px*scale-np.tile(cut, 2).astype(np.float32)
+    more = [_masks_module().masks_at(record, new)] if masks else []
+    (x,y), (w,h) = cut, wh
+    more = [m[:,y:y+h,x:x+w] for m in more]
+    return np.array(img), record.boxes_px*scale-np.tile(cut, 2).astype(np.float32), *more
 
 # %% ../nbs/23b_mosaic.ipynb #23b1000e
 def _visible(record, boxes_px, wh):
@@ -33,12 +36,13 @@ def _visible(record, boxes_px, wh):
     some = clip_visible(boxes_px, wh[::-1], min_visible=0)[1]
     return cut, keep|(record.crowd&some)
 
-def _joined(records, image, boxes_px, keeps):
-    "One record of several: an image, and the objects that stay"
+def _joined(records, image, boxes_px, keeps, masks):
+    "One record of several: an image, and the objects that stay, with masks if given"
     parts = [replace(r, boxes_px=b).select(k) for r,b,k in zip(records, boxes_px, keeps)]
     columns = {c: np.concatenate([getattr(p, c) for p in parts]) for c in PER_OBJECT}
-    return replace(records[0], image=image, size_hw=image.shape[:2], said=(), declared_hw=None,
-                   **columns)
+    segments = tuple(m for ms,k in zip(masks, keeps) for m in ms[k])
+    return replace(records[0], segments=segments, image=image, size_hw=image.shape[:2], said=(),
+                   declared_hw=None, **columns)
 
 # %% ../nbs/23b_mosaic.ipynb #23b1000f
 def mosaic(
@@ -47,19 +51,21 @@ def mosaic(
     rng:np.random.Generator, # source of randomness
     chance:float=.5, # how often; else the first record comes back as it is
     fit:str='stretch', # without effect: the photographs keep their proportions anyway
+    masks:bool=False, # whether the objects' masks move along
 )->Record: # its image (S,S,3) uint8; name and id of the first
     "Four photographs in one: they meet in a random point (YOLOv4, arXiv 2004.10934, section 3.3)"
     if rng.random()>=chance: return records[0]
     x, y = (size*rng.uniform(.3, .7, 2)).round().astype(int).tolist()
     quadrants = (0,0,x,y), (x,0,size,y), (0,y,x,size), (x,y,size,size)
-    out, boxes, keeps = np.empty((size,size,3), np.uint8), [], []
+    out, boxes, keeps, moved = np.empty((size,size,3), np.uint8), [], [], []
     for r,(x1,y1,x2,y2) in zip(records, quadrants):
         wh = x2-x1, y2-y1
-        out[y1:y2,x1:x2], b = _cover(r, wh, rng)
+        out[y1:y2,x1:x2], b, *seen = _cover(r, wh, rng, masks)
         b, keep = _visible(r, b, wh)
         boxes.append(b+np.array([x1,y1,x1,y1], np.float32))
         keeps.append(keep)
-    return _joined(records, out, boxes, keeps)
+        moved += [np.pad(m, ((0,0), (y1,size-y2), (x1,size-x2))) for m in seen]
+    return _joined(records, out, boxes, keeps, moved)
 
 # %% ../nbs/23b_mosaic.ipynb #23b10013
 def mixup(
@@ -68,6 +74,7 @@ def mixup(
     rng:np.random.Generator, # source of randomness
     chance:float=.5, # how often; else the first record comes back as it is
     fit:str='stretch', # how each becomes a square: stretch or pad
+    masks:bool=False, # whether the objects' masks move along
 )->Record: # its image (S,S,3) uint8, a blend; name and id of the first
     "Two photographs in one, objects of both (arXiv 1902.04103, section 3.1)"
     if rng.random()>=chance: return records[0]
@@ -75,7 +82,8 @@ def mixup(
     (a,a_boxes), (b,b_boxes) = (to_square(r, size, fit) for r in records)
     blend = (share*a+(1-share)*b).round().astype(np.uint8)
     keeps = [np.ones(len(r.labels), bool) for r in records]
-    return _joined(records, blend, [a_boxes, b_boxes], keeps)
+    masks = [_masks_module().square_masks(r, size, fit) for r in records] if masks else []
+    return _joined(records, blend, [a_boxes, b_boxes], keeps, masks)
 
 # %% ../nbs/23b_mosaic.ipynb #23b10018
 MIXERS = ('mix', *AUGMENTERS)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from .augment import (
-    _boxes_in_square, augment, clip_visible, load_imgaug, rescale_boxes, to_square)
+    _boxes_in_square, _masks_module, augment, clip_visible, load_imgaug, rescale_boxes, to_square)
 from .boxes import iou
 from .inputs import resize_square
 from .records import Record
@@ -82,12 +82,13 @@ class AugmentPreset:
     "A way of augmenting"
     names:tuple # its kinds of change
     make:object # (strength, names) → augmenter
-    view:object # (augmenter, record, size, rng, fit='stretch') → one draw, as of `ssd_augment`
+    view:object # (augmenter, record, size, rng, fit='stretch', masks=False) → as `ssd_augment`
     partners:int=0 # further images that it mixes into one, where 'mix' is among its names
-    mix:object=None # (list of records, size, rng, fit='stretch') → one record of them (lesson 23b)
+    mix:object=None # (records, size, rng, fit='stretch', masks=False) → a record (lesson 23b)
 
-def _view_of_square(augmenter, record, size, rng, fit='stretch'):
-    return augment(augmenter, *to_square(record, size, fit), rng)
+def _view_of_square(augmenter, record, size, rng, fit='stretch', masks=False):
+    more = dict(masks=[_masks_module().square_masks(record, size, fit)]) if masks else {}
+    return augment(augmenter, *to_square(record, size, fit), rng, **more)
 
 AUGMENT_PRESETS = dict(imgaug=AugmentPreset(AUGMENTERS, make_augmenter, _view_of_square))
 
@@ -163,20 +164,21 @@ def ssd_augmenter(
     return v2.Compose([steps[n] for n in chosen] or [v2.Identity()])
 
 # %% ../nbs/04b_presets.ipynb #a59e8a30
-def _ssd_draw(augmenter, img, boxes_px, crowd):
-    "One draw: a PIL image and its boxes, pixels; all zeros where a box has left"
+def _ssd_draw(augmenter, img, boxes_px, crowd, *more):
+    "One draw: a PIL image and its boxes, pixels; all zeros where a box has left; masks, if given"
     from torchvision import tv_tensors
     (w,h), boxes = img.size, torch.as_tensor(boxes_px)
     masks = torch.zeros(int(crowd.sum()), h, w, dtype=torch.uint8)
     for m,(x1,y1,x2,y2) in zip(masks, boxes[crowd].round().int().tolist()): m[y1:y2,x1:x2] = 1
     objects = tv_tensors.BoundingBoxes(boxes[~crowd], format='XYXY', canvas_size=(h,w))
-    img, kept, masks = augmenter(img, objects, tv_tensors.Mask(masks))
+    more = [tv_tensors.Mask(torch.from_numpy(m)) for m in more]
+    img, kept, masks, *more = augmenter(img, objects, tv_tensors.Mask(masks), *more)
     out = np.zeros((len(boxes),4), np.float32)
     out[~crowd] = kept.numpy()
     for i,m in zip(np.flatnonzero(crowd), masks.numpy()):
         ys,xs = np.nonzero(m)
         if len(xs): out[i] = xs.min(), ys.min(), xs.max()+1, ys.max()+1
-    return img, out
+    return img, out, *(m.numpy() for m in more)
 
 # %% ../nbs/04b_presets.ipynb #15d00f04
 def _shrunk(img, size):
@@ -198,18 +200,23 @@ def ssd_augment(
     rng:np.random.Generator, # source of randomness
     tries:int=4, # draws before an image whose objects would all vanish stays as it is
     fit='stretch', # or 'pad', see `resize_square`
-)->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which are still there
+    masks:bool=False, # whether the objects' masks move along
+)->tuple: # (S,S,3) uint8, (N,4) float32 boxes in its pixels, (N,) bool: which still are; masks
     "One view by the SSD paper's chain: the image moves in its own proportions, then fits"
     (img,boxes), crowd = _small_view(record, size), record.crowd
+    tools = _masks_module() if masks else None
+    more = [tools.masks_at(record, img.size)] if masks else []
     for _ in range(tries):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**31)))  # the CPU's alone
-            out,moved = _ssd_draw(augmenter, img, boxes, crowd)
+            out,moved,*masks = _ssd_draw(augmenter, img, boxes, crowd, *more)
         moved = _boxes_in_square(moved, out.size[::-1], size, fit)
         cut,keep = clip_visible(moved, (size,size), min_visible=0)
         if keep[~crowd].any() or crowd.all():
-            return np.array(resize_square(out, size, fit)), cut, keep
-    return *to_square(record, size, fit), np.ones(len(crowd), bool)
+            masks = [tools.into_square(m, size, fit) for m in masks]
+            return np.array(resize_square(out, size, fit)), cut, keep, *masks
+    masks = [tools.square_masks(record, size, fit)] if more else []
+    return *to_square(record, size, fit), np.ones(len(crowd), bool), *masks
 
 # %% ../nbs/04b_presets.ipynb #15d00f03
 AUGMENT_PRESETS['ssd'] = AugmentPreset(SSD_AUGMENTERS, ssd_augmenter, ssd_augment)

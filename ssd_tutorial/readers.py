@@ -8,6 +8,7 @@ __all__ = ['recognise', 'read_dataset', 'merge_data', 'load_dataset']
 # %% ../nbs/03h_load.ipynb #0d738805
 import os
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 from .checks import check_data
@@ -202,10 +203,10 @@ def _read_source(source, options, seed):
     "A data set, unchecked, by its folder, its file or its name"
     root, (name,_,rest) = Path(os.path.expanduser(source)), str(source).partition(':')
     if not (_is_dir(root) or _is_file(root)):
-        if name=='generated': return generated_data(rest or 'multiscale', seed=seed)
+        if name=='generated': return generated_data(rest or 'multiscale', seed=seed,
+                                                      masks=options.masks)
         if name in DATASETS: source = _named(name, rest or None)
     return read_dataset(source, options)
-
 
 # %% ../nbs/03h_load.ipynb #3a10c83e
 def _read_sources(sources, options, seed):
@@ -233,6 +234,7 @@ def load_dataset(
     seed:int=0, # of the generated set, and of the held-out split
     unlabelled:str='leave', # images without annotation: 'leave' out, or 'negative': no objects
     only=None, # splits to read and check, ('val',); the vocabulary is that of all splits; None: all
+    masks:bool=False, # whether the records keep outlines and run lengths (lesson 25)
 )->DetectionData: # checked, with splits train and val
     "Load any data set, checked; a fifth is held out where there is no val; or a `DataError`"
     if on_error not in ON_ERROR:
@@ -240,9 +242,11 @@ def load_dataset(
     if unlabelled not in ('leave','negative'):
         raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
     only = tuple([only] if isinstance(only, str) else only or ())
-    options = ReadOptions(on_error, one_based, only or None, unlabelled)
+    options = ReadOptions(on_error, one_based, only or None, unlabelled, masks=masks)
     try: data = _read_sources(source, options, seed)
     except OSError as e:
         why = f'cannot be read ({e.strerror or e}). Check its permissions.'
         raise DataError(f'{e.filename or source}: {why}') from None
-    return _with_only(data, only)
+    data = _with_only(data, only)
+    if masks: data.notes += import_module('ssd_tutorial.rle').filled_note(data)
+    return data

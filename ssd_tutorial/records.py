@@ -7,6 +7,7 @@ __all__ = ['PER_OBJECT', 'Record', 'make_record', 'DetectionData', 'is_backgroun
 
 # %% ../nbs/03_readers.ipynb #a843a57f
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -29,6 +30,7 @@ class Record:
     file_name:str=''
     said:tuple=() # N strings, what the annotation calls each object; for messages only
     declared_hw:tuple=None # (height, width) that the annotation says, compared by the check
+    segments:tuple=() # N outlines or run lengths, where masks were asked for (lesson 25), or None
 
     def load(self,
         at_least:int=None, # see `open_image`; None: the whole image
@@ -41,19 +43,20 @@ def make_record(
     image, # path or (H,W,3) uint8 pixels
     image_id:int, # of this image, unique in its data set
     size_hw, # (height, width), pixels; None: read from the image when it is checked
-    objects, # dicts: box_px (4 numbers), label (1…C); where known difficult, crowd, name
+    objects, # dicts: box_px (4 numbers), label (1…C); where known difficult, crowd, name, segment
     file_name:str='', # '' : the last part of the path
     declared_hw=None, # (height, width) that the annotation declares, pixels; None: it does not
 )->Record:
     "Put what a reader found into a `Record`, as it was found"
     flag = lambda k: np.array([bool(o.get(k)) for o in objects], dtype=bool)
-    # 1e99 becomes infinite
-    with np.errstate(over='ignore'):
+    segments = tuple(o.get('segment') for o in objects)
+    with np.errstate(over='ignore'):  # 1e99 becomes infinite
         boxes = np.array([o['box_px'] for o in objects], dtype=np.float32).reshape(-1,4)
     labels = np.array([o['label'] for o in objects], dtype=np.int64)
     return Record(image, image_id, size_hw, boxes, labels, flag('difficult'), flag('crowd'),
                   file_name or Path(str(image)).name,
-                  tuple(str(o.get('name', o['label'])) for o in objects), declared_hw)
+                  tuple(str(o.get('name', o['label'])) for o in objects), declared_hw,
+                  segments if any(s is not None for s in segments) else ())
 
 # %% ../nbs/03_readers.ipynb #4c0d1a22
 PER_OBJECT = ('boxes_px','labels','difficult','crowd')  # arrays of a record with a row per object
@@ -67,7 +70,8 @@ def select(self:Record,
     keep = np.asarray(keep) if len(keep) else np.zeros(0, int)  # NumPy makes [] a list of floats
     places = np.arange(len(self.labels))[keep]
     rows = {k: getattr(self, k)[places] for k in PER_OBJECT}
-    if self.said: rows['said'] = tuple(self.said[i] for i in places)
+    for k in ('said','segments'):
+        if getattr(self, k): rows[k] = tuple(getattr(self, k)[i] for i in places)
     return replace(self, **rows|changes)
 
 # %% ../nbs/03_readers.ipynb #e9fbd6ee
@@ -142,6 +146,7 @@ def generated_data(
     preset='multiscale', # a key of `PRESETS`, or a `ShapesSpec` of your own
     n_train:int=200, n_valid:int=80, # images
     seed:int=0, # of both splits; they share no image
+    masks:bool=False, # whether the records know their objects' masks (lesson 25)
     **changes, # fields of `ShapesSpec`
 )->DetectionData:
     "The generated data set as records"
@@ -149,11 +154,13 @@ def generated_data(
         raise DataError(f'generated:{preset}: no such preset; choose from {", ".join(PRESETS)}.')
     spec = replace(PRESETS[preset] if isinstance(preset, str) else preset, **changes)
     def records(n, seed, first):
-        objects = lambda boxes, labels: [dict(box_px=b, label=l, name=spec.classes[l-1])
-                                         for b,l in zip(boxes, labels)]
-        return [make_record(img, first+i, img.shape[:2], objects(boxes, labels),
+        def objects(boxes, labels, *seen):
+            rles = import_module('ssd_tutorial.rle').as_rles(*seen) if seen else [None]*len(labels)
+            return [dict(box_px=b, label=l, name=spec.classes[l-1], segment=m)
+                    for b,l,m in zip(boxes, labels, rles)]
+        return [make_record(img, first+i, img.shape[:2], objects(*rest),
                             f'generated_{first+i:05d}.png')
-                for i,(img,boxes,labels) in enumerate(generate(spec, n, seed))]
+                for i,(img,*rest) in enumerate(generate(spec, n, seed, masks))]
     return DetectionData(dict(train=records(n_train, 2*seed, 0),
                               val=records(n_valid, 2*seed+1, n_train)),
                               ('background',*spec.classes),

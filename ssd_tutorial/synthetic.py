@@ -69,7 +69,7 @@ def paint_object(
     canvas:np.ndarray, # (H,W,3) float32, 0–255, painted in place
     box, # 4 int corners, pixels
     name:str, # a key of `SHAPES`
-):
+)->np.ndarray: # (h,w) float32, 0–1: how much of each pixel of its box is painted
     "Paint one textured shape into its box, lighter or darker than what it covers"
     x1,y1,x2,y2 = box
     w,h = x2-x1, y2-y1
@@ -79,6 +79,7 @@ def paint_object(
     gap = skin.mean()-under.mean()
     if abs(gap)<40: skin = (skin+np.sign(gap+.1)*60).clip(0,255)
     canvas[y1:y2,x1:x2] = under*(1-mask)+skin*mask
+    return mask[...,0]
 
 # %% ../nbs/02_synthetic.ipynb #1e2697b9
 @dataclass(frozen=True)
@@ -136,18 +137,28 @@ def sample_boxes(
     return np.array(boxes, int).reshape(-1,4)
 
 # %% ../nbs/02_synthetic.ipynb #86e30cb5
+def _show_mask(seen, i, box, mask):
+    "Give object i its pixels, and take them from the objects beneath it"
+    x1,y1,x2,y2 = box
+    seen[:,y1:y2,x1:x2] &= ~mask
+    seen[i,y1:y2,x1:x2] = mask
+
 def generate_image(
     rng:np.random.Generator, # source of randomness
     spec:ShapesSpec, # what to draw
+    masks:bool=False, # whether to give (N,H,W) bool as well: which pixels show which object
 )->tuple: # (H,W,3) uint8, (N,4) float32 corners in pixels, (N,) int64 labels 1…C
-    "One image, its boxes and its labels"
+    "One image, its boxes and its labels, and the visible part of each object where asked"
     canvas, boxes = texture(rng, spec.size), sample_boxes(rng, spec)
     p = None if spec.weights is None else np.array(spec.weights, float)/sum(spec.weights)
     labels = rng.choice(len(spec.classes), len(boxes), p=p)+1
+    seen = np.zeros((len(boxes), *canvas.shape[:2]), bool) if masks else None
     for i in np.argsort(-_area(boxes), kind='stable'):  # small ones last, or they might be hidden
-        paint_object(rng, canvas, boxes[i], spec.classes[labels[i]-1])
+        paint = paint_object(rng, canvas, boxes[i], spec.classes[labels[i]-1])
+        if masks: _show_mask(seen, i, boxes[i], paint>=.5)
     canvas += 6*rng.standard_normal(canvas.shape[:2]+(1,), dtype=np.float32)
-    return canvas.clip(0,255).astype(np.uint8), boxes.astype(np.float32), labels.astype(np.int64)
+    drawn = canvas.clip(0,255).astype(np.uint8), boxes.astype(np.float32), labels.astype(np.int64)
+    return (*drawn, seen) if masks else drawn
 
 # %% ../nbs/02_synthetic.ipynb #9dd0c60c
 PRESETS = dict(
@@ -163,6 +174,7 @@ def generate(
     preset='multiscale', # a key of `PRESETS`, or a `ShapesSpec`
     n:int=200, # images
     seed:int=0, # the same seed draws the same images on every machine
+    masks:bool=False, # whether to give each object's mask as well
     **changes, # fields of `ShapesSpec` to change
 )->list: # of (image, boxes_px, labels), see `generate_image`
     "Labelled images, image i from `seed` and i alone; ValueError where there is no such preset"
@@ -171,4 +183,4 @@ def generate(
             raise ValueError(f'No preset {preset!r}; choose from {", ".join(PRESETS)}.')
         preset = PRESETS[preset]
     spec = replace(preset, **changes)
-    return [generate_image(np.random.default_rng([seed,i]), spec) for i in range(n)]
+    return [generate_image(np.random.default_rng([seed,i]), spec, masks) for i in range(n)]

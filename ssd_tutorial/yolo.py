@@ -36,7 +36,7 @@ def _has_keypoints(v):
 
 # %% ../nbs/03g_yolo.ipynb #deebc0f7
 def _yolo_line(line, where, notes, n_keypoints):
-    "Class number and corners (fractions) of one line; ValueError where it has another form"
+    "Class number, corners and outline (fractions) of a line; ValueError where it has another form"
     c,*v = _numbers(line.split(), where, notes)
     if c!=int(c) or abs(c)>1e6 or len(v)<4: raise ValueError
     if len(v)==4+n_keypoints or len(v)==5 or not n_keypoints and _has_keypoints(v):
@@ -46,8 +46,8 @@ def _yolo_line(line, where, notes, n_keypoints):
         raise DataError(f'{where} is {line[:80]!r}: these look like pixels, and YOLO writes '
                         'fractions of the picture. Divide them by its width and height.')
     if len(v)>4:  # an outline x y x y x y …
-        return int(c), [min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])]
-    return int(c), [v[0]-v[2]/2, v[1]-v[3]/2, v[0]+v[2]/2, v[1]+v[3]/2]
+        return int(c), [min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])], v
+    return int(c), [v[0]-v[2]/2, v[1]-v[3]/2, v[0]+v[2]/2, v[1]+v[3]/2], None
 
 # %% ../nbs/03g_yolo.ipynb #3a10c7d8
 def _label_lines(path):
@@ -59,16 +59,18 @@ def read_yolo_txt(
     size_hw, # (height, width) of its image, pixels
     notes:list=None, # receives a note on mended decimal commas; None: they are a fault
     n_keypoints:int=0, # how many numbers after the box are keypoints
-)->list: # dicts with box_px, label and name
+)->list: # dicts with box_px, label and name, and segment where the line is an outline
     "Read one YOLO label file; `DataError` names the line that cannot be understood"
     (h,w), objects = size_hw, []
     for i,line in enumerate(_label_lines(path), 1):
-        try: c, (x1,y1,x2,y2) = _yolo_line(line, f'{path}: line {i}', notes, n_keypoints)
+        try: c, box, outline = _yolo_line(line, f'{path}: line {i}', notes, n_keypoints)
         except DataError: raise
         except (ValueError, OverflowError):
             raise DataError(f'{path}: line {i} is {line[:80]!r}, not "class cx cy w h". '
                             'Correct it.') from None
-        objects.append(dict(box_px=[x1*w, y1*h, x2*w, y2*h], label=c+1, name=f'class {c}'))
+        to_px = lambda v: np.multiply(v, [w,h]*(len(v)//2))
+        o = dict(box_px=to_px(box).tolist(), label=c+1, name=f'class {c}')
+        objects.append(o if outline is None else {**o, 'segment': [to_px(outline)]})
     return objects
 
 # %% ../nbs/03g_yolo.ipynb #aa09a523
