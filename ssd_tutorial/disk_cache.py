@@ -39,6 +39,9 @@ class PackedTargets:
         return out
 
 # %% ../nbs/06g_disk.ipynb #06d1a012
+def _bytes_of(m):  # a map of one cell may have odd strides: the copy has not
+    return m.clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().data
+
 class DiskMaps:
     "Maps and targets of one pass; the maps are read from a file, one image at a time"
     def __init__(self,
@@ -50,7 +53,7 @@ class DiskMaps:
         with open(path, 'wb') as f:
             for maps,target in items:
                 self.dtype, self.shapes = maps[0].dtype, [m.shape for m in maps]
-                for m in maps: f.write(m.contiguous().view(torch.uint8).numpy().data)
+                for m in maps: f.write(_bytes_of(m))
                 self.targets.append(target)
                 self.n += 1
         self.nbytes = os.path.getsize(path)//max(1, self.n)  # of one image
