@@ -20,6 +20,7 @@ for p in (HERE.parent, HERE):
     if str(p) not in sys.path:
         sys.path.insert(0, str(p))
 
+os.environ['SSD_TUTORIAL_CACHE'] = 'off'  # reading is measured, not recalling (lesson 03l)
 import torch  # noqa: E402
 import growth, measures, report  # noqa: E402, E401
 from cases import CASES, TINY  # noqa: E402

@@ -6,6 +6,7 @@
 __all__ = ['CachedFeatures', 'collate_maps', 'CachedLoader', 'cache_features', 'cached_dls', 'maps_nbytes', 'frozen_dls']
 
 # %% ../nbs/06b_cache.ipynb #06a0e1f2
+from importlib import import_module
 import psutil, torch
 from torch import nn
 from .batches import DetectionLoader, collate, unpad
@@ -39,6 +40,16 @@ class CachedLoader(DetectionLoader):
 
 # %% ../nbs/06b_cache.ipynb #26e07cfa
 @torch.no_grad()
+def _one_pass(body, loader, desc, progress, dtype, bf16):
+    "Maps (c,h,w) and target of every image, in order"
+    device = next(body.parameters()).device
+    for images,targets in progress_bar(loader, desc=desc, show=progress):
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): maps = body(images)
+        maps = [m.to('cpu', dtype) for m in maps]
+        for i,t in enumerate(unpad(targets)):
+            yield [m[i].contiguous() for m in maps], {k: x.cpu() for k,x in t.items()}
+
 def cache_features(
     body:nn.Module, # frozen: images (B,3,S,S) 0–1 → list of maps (B,c,h,w)
     loader, # of `make_dls`; a shuffled one is augmented anew for each variant
@@ -46,21 +57,15 @@ def cache_features(
     progress:bool=True, # show a bar
     dtype:torch.dtype=torch.float16, # of the maps; float32: twice the memory, nothing rounded
     bf16:bool=False, # let the body calculate in bfloat16, see `BFloat16`
+    keep=list, # function of the (maps, target) of one pass: a sequence of them
 )->CachedFeatures: # on the CPU, entry i is image i of the loader's data set
     "Run a frozen body once over the data, so that the head can train without it"
-    device = next(body.eval().parameters()).device
+    body.eval()
     ordered, out = loader.new(shuffle=False, drop_last=False), []
     for v in range(variants):
         if loader.shuffle: loader.dataset.epoch += 1  # this pass draws its own augmentation
-        out.append([])
-        desc = f'features {v+1}/{variants}'
-        for images,targets in progress_bar(ordered, desc=desc, show=progress):
-            images = images.to(device).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16): maps = body(images)
-            maps = [m.to('cpu', dtype) for m in maps]
-            for i,t in enumerate(unpad(targets)):
-                target = {k: x.cpu() for k,x in t.items()}
-                out[-1].append(([m[i].contiguous() for m in maps], target))
+        out.append(keep(_one_pass(body, ordered, f'features {v+1}/{variants}', progress, dtype,
+                                  bf16)))
     return CachedFeatures(out)
 
 # %% ../nbs/06b_cache.ipynb #d1b6831b
@@ -71,10 +76,11 @@ def cached_dls(
     progress:bool=True, # show a bar
     dtype:torch.dtype=torch.float16, # of the maps, see `cache_features`
     bf16:bool=False, # let the body calculate in bfloat16
+    keep=list, # where the maps go, see `cache_features`
 ): # DataLoaders of feature maps, for the frozen phase
     "The same data as a frozen body sees it, drawn as the images would be"
-    train = cache_features(body, dls.train, variants, progress, dtype, bf16)
-    valid = cache_features(body, dls.valid, 1, progress, dtype, bf16)
+    train = cache_features(body, dls.train, variants, progress, dtype, bf16, keep)
+    valid = cache_features(body, dls.valid, 1, progress, dtype, bf16, keep)
     kw = dict(bs=dls.train.bs, device=dls.device)
     last = len(train)>kw['bs']
     train = CachedLoader(train, shuffle=True, draw=dls.train.draw, drop_last=last, **kw)
@@ -101,13 +107,21 @@ def frozen_dls(
     progress:bool=True, # show bars, and say what does not fit
     bf16:bool=False, # let the body calculate in bfloat16
     free:int=None, # bytes; None: what the system has left
+    cache:str='auto', # in memory if they fit; 'memory' in any case, 'disk', 'none': not at all
+    folder=None, # `MapsFolder` of lesson 06g, for 'disk'; None: a temporary one
 ): # DataLoaders for the frozen phase
-    "`cached_dls` if the maps fill at most 80% of the free memory, else the images themselves"
+    "Cached maps, by default if they fill at most 80% of the free memory, else the images"
+    if cache=='none': return dls
+    if cache=='disk':
+        disk_dls = import_module('ssd_tutorial.disk_cache').disk_dls  # a later lesson's
+        return disk_dls(body, dls, variants, progress, bf16, folder)
     need = maps_nbytes(body, dls, variants)
     free = psutil.virtual_memory().available if free is None else free
-    if need<=.8*free: return cached_dls(body, dls, variants, progress, bf16=bf16)
+    if cache=='memory' or need<=.8*free:
+        return cached_dls(body, dls, variants, progress, bf16=bf16)
     if progress:
         print(f'The maps of the frozen body would take {need/1e9:.3g} GB, '
               f'{free/1e9:.3g} GB are free: nothing is cached, the body runs in every epoch. '
-              'Fewer variants, a smaller size or no frozen epochs are faster.')
+              '--cache disk keeps them on the disk (in Python: cache="disk"); fewer variants, a '
+              'smaller size or no frozen epochs are faster, too.')
     return dls

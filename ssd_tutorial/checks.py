@@ -106,9 +106,10 @@ def check_record(
     record:Record, # as a reader found it
     vocab, # names, background first
     on_error:str='raise', # 'raise', 'fix' or 'skip'
+    look=_look, # function of an image: (height, width) and EXIF orientation; or `DataError`
 )->tuple: # the checked `Record`, or None where skipped; list of faults in words
     "Check one record, see lesson 03; `DataError` at the first fault where `on_error` is 'raise'"
-    try: size, turn = _look(record.image)
+    try: size, turn = look(record.image)
     except DataError as e:
         _or_note(e, on_error, why := [], images=1)
         return None, why
@@ -154,23 +155,25 @@ def check_records(
     records, # list of `Record`
     vocab, # names, background first
     on_error:str='raise', # 'raise': stop at the first fault; 'fix': mend or drop; 'skip'
+    look=_look, # see `check_record`
 )->tuple: # checked records, list of faults in words
     "Check every record before anything is trained on it"
     if on_error not in ON_ERROR:
         raise DataError(f'on_error={on_error!r}: choose one of {", ".join(ON_ERROR)}.')
-    checked = list(_each(lambda r: check_record(r, vocab, on_error), records, 'check'))
+    checked = list(_each(lambda r: check_record(r, vocab, on_error, look), records, 'check'))
     return [r for r,_ in checked if r is not None], [f for _,fs in checked for f in fs]
 
 # %% ../nbs/03_readers.ipynb #8e9e0a3f
 def check_data(
     data:DetectionData, # as a reader found it; its splits are changed in place
     on_error:str='raise', # see `check_records`
+    look=_look, # see `check_record`
 )->DetectionData: # the same object
     "Check all splits; notes say what was mended or left out; `DataError` where nothing is left"
     if on_error!='raise' and any(map(looks_zero_based, data.splits.values())):
         data.notes.append(f'boxes begin at −1: {_FROM_ZERO}; mending moves them all')
     for split,records in data.splits.items():
-        kept, faults = check_records(records, data.vocab, on_error)
+        kept, faults = check_records(records, data.vocab, on_error, look)
         data.splits[split] = kept
         if faults:
             n_out = len(records)-len(kept)

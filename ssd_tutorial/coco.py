@@ -52,11 +52,23 @@ def _coco_box(a):
         return [*pts.min(0).tolist(), *pts.max(0).tolist()]
     except (TypeError, ValueError, KeyError, OverflowError): return [math.nan]*4
 
+# %% ../nbs/03f_coco.ipynb #03f0c4a1
+def _coco_text(path):
+    "The text of a JSON file: UTF-8 or UTF-16, with or without a byte order mark"
+    raw = _openable(Path(path)).read_bytes()
+    return raw.decode(json.detect_encoding(raw), 'surrogatepass')
+
+def _without_outline(d):
+    "An annotation without its outline, where it has a box; any other object as it is"
+    box = d.get('bbox')
+    if 'segmentation' in d and box and box!=[0,0,0,0]: del d['segmentation']
+    return d
+
 # %% ../nbs/03f_coco.ipynb #3a10c7d4
-def _coco_dict(path):
-    "The content of a COCO file; `DataError` where it is not one"
-    # bytes: UTF-8 or UTF-16, with or without a byte order mark
-    try: d = json.loads(_openable(Path(path)).read_bytes())
+def _coco_dict(path, masks=False):
+    "The content of a COCO file, outlines where `masks`; `DataError` where it is not one"
+    hook = None if masks else _without_outline
+    try: d = json.loads(_coco_text(path), object_hook=hook)
     except (OSError, ValueError, RecursionError) as e:
         raise DataError(f'{path}: not readable JSON ({e}). Correct or replace it.') from None
     lists = ('images','annotations','categories')
@@ -152,13 +164,14 @@ def _same_id(ids):
 # %% ../nbs/03f_coco.ipynb #c9f3c68d
 def _coco_object(a, name, category, segment=None):
     "An annotation as an object, with its mask where `segment` reads it; name: None for no category"
-    unknown = f'category {_short(a.get("category_id"))}, which "categories" does not list'
     box = _coco_box(a)
     o = dict(box_px=box, name=name, category_id=category, crowd=_flag(a.get('iscrowd')),
              difficult=_flag(a.get('ignore')))
     if segment: o['segment'] = segment(a.get('segmentation'))
-    if name is None: o['said'] = unknown
-    if box[0]!=box[0]: o['said'] = f'{name or unknown}, bbox {_short(a.get("bbox"))}'
+    if name is None:
+        name = f'category {_short(a.get("category_id"))}, which "categories" does not list'
+        o['said'] = name
+    if box[0]!=box[0]: o['said'] = f'{name}, bbox {_short(a.get("bbox"))}'
     return o
 
 # %% ../nbs/03f_coco.ipynb #b6be70c6
@@ -218,7 +231,7 @@ def _fractions_to_pixels(entries, path, notes):
 # %% ../nbs/03f_coco.ipynb #3a10c7d6
 def _coco_entries(path, on_error, notes, split=None, masks=False):
     "The content of one annotation file: (id → name of its categories, list of `Entry`)"
-    d = _coco_dict(path)
+    d = _coco_dict(path, masks)
     cats = _coco_categories(d['categories'], path)
     images, out = _coco_images(d, path, on_error, notes)
     objects = _coco_objects(d, path, images, out, cats, on_error, notes, masks)

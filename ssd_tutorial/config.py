@@ -135,6 +135,10 @@ ALLOWED = dict(  # setting → in words; whether a value fits
     threshold=_OVERLAP, neg_threshold=_or(None, _OVERLAP),
     keep=("'best' or 'last'", lambda v: v in ('best','last')))
 
+# %% ../nbs/14c_settings.ipynb #14c0c4a1
+_CACHES = ('auto','memory','disk','none')  # where maps of a frozen body are kept
+ALLOWED['cache'] = "'auto', 'memory', 'disk' or 'none'", lambda v: v in _CACHES
+
 # %% ../nbs/14c_settings.ipynb #14cd0004
 def _check_matching(matcher, threshold, neg_threshold):
     "DetectorError where settings of the matching contradict each other"
@@ -206,6 +210,7 @@ class TrainConfig(NetConfig):
     epochs:int=auto(4) # the backbone as well
     below:int=auto(0) # stride up to which the backbone stays frozen even then; 0: all learns
     variants:int=auto(4) # how often each image is augmented anew for the frozen phase
+    cache:str=auto('auto') # of the frozen body's maps: auto, memory, disk or none (06b, 06g)
     lr:float=auto(2e-3) # peak of the learning rate, frozen phase; find: by `lr_find`
     unfrozen_lr:float=auto(5e-4) # peak of the heads afterwards; the backbone has a fifth
     bs:int=auto(16) # images in a batch, over all processes

@@ -63,6 +63,15 @@ def named(self:Inventory,
     "The other files with one of these names"
     return [p for p in self.others if p.name.lower() in names]
 
+# %% ../nbs/03b_inventory.ipynb #03b0c4a1
+@patch
+def asked(self:Inventory,
+    path, # of a file or a folder that may lie outside of this one, and may not be there
+): # the path
+    "Note that the outcome of reading depends on a further path, `cache['asked']`"
+    self.cache.setdefault('asked', {})[path] = True  # a dict keeps the order
+    return path
+
 # %% ../nbs/03b_inventory.ipynb #d277cc66
 @patch
 def inside(self:Inventory,
@@ -102,7 +111,8 @@ def take_inventory(
             suffix = os.path.splitext(e.name)[1].lower()
             if not into or suffix in IMAGE_SUFFIXES|{'.xml','.txt'}:
                 files.append(e.path)  # a folder of such a name is damage
-    files = sorted(map(Path, files))
+    # in the order of paths, which are slow to compare
+    files = [*map(Path, sorted(files, key=lambda f: os.path.normcase(f).split(os.sep)))]
     picture = [p.suffix.lower() in IMAGE_SUFFIXES for p in files]
     split = lambda yes: [p for p,is_ in zip(files, picture) if is_==yes]
     return Inventory(Path(root), split(True), split(False), sorted(map(Path, folders)))
@@ -183,7 +193,7 @@ def find_picture(self:Inventory,
 )->tuple: # path or None; its rank, None for an only candidate; list of rivals of equal rank
     "The image that an annotation belongs to, wherever in the folder it is"
     name = str(name).strip() or source.stem
-    if os.path.isabs(name) and _is_file(Path(name)): return Path(name), None, []
+    if os.path.isabs(name) and _is_file(self.asked(Path(name))): return Path(name), None, []
     found, parts = self.candidates(name)
     if not found: return self._elsewhere(name, source), None, []
     if len(found)==1: return found[0], None, []
@@ -197,7 +207,7 @@ def find_picture(self:Inventory,
 def _elsewhere(self:Inventory, name, source):
     "An image outside the folder, or without an image's suffix; None where there is none"
     places = source.parent/name, self.root/name
-    return next((p for p in places if _is_file(_find(p))), None)
+    return next((p for p in places if _is_file(_find(self.asked(p)))), None)
 
 # %% ../nbs/03b_inventory.ipynb #31cd056f
 @patch

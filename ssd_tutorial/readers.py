@@ -138,9 +138,9 @@ def recognise(
     return _recognised(source, [])[0]
 
 # %% ../nbs/03h_load.ipynb #f8fd907d
-def _recognised(source, notes):
+def _recognised(source, notes, opened=None):
     "(format, `Inventory`, annotation files)"
-    kind, inventory = _open_source(source)
+    kind, inventory = opened or _open_source(source)
     if kind:
         files = inventory.cache.get('files') or FORMATS[kind].find(inventory)
         return kind, inventory, files or _refuse(kind, inventory)
@@ -151,16 +151,20 @@ def _recognised(source, notes):
     return kind, inventory, files
 
 # %% ../nbs/03h_load.ipynb #a81c7b1d
+def _read_opened(source, options, opened=None):
+    "The data set of a source, unchecked; opened: what `_open_source` made of it"
+    notes = []
+    kind, inventory, files = _recognised(source, notes, opened)
+    data = FORMATS[kind].read(inventory, files, options or ReadOptions())
+    data.notes[:0] = notes
+    return data
+
 def read_dataset(
     source, # as for `load_dataset`, without names of known sets
     options:ReadOptions=None, # None: the defaults
 )->DetectionData: # unchecked
     "Read a folder in any known format; `DataError` where it cannot be read"
-    notes = []
-    kind, inventory, files = _recognised(source, notes)
-    data = FORMATS[kind].read(inventory, files, options or ReadOptions())
-    data.notes[:0] = notes
-    return data
+    return _read_opened(source, options)
 
 # %% ../nbs/03h_load.ipynb #3a10c835
 def _joint_ids(sets, vocab):
@@ -199,26 +203,43 @@ def merge_data(
     return DetectionData(splits, vocab, _joint_ids(sets, vocab), name, notes, unread)
 
 # %% ../nbs/03h_load.ipynb #0ecb9160
-def _read_source(source, options, seed):
-    "A data set, unchecked, by its folder, its file or its name"
+def _opened(source):
+    "What `_open_source` makes of a folder, a file or a name; None: it is generated"
     root, (name,_,rest) = Path(os.path.expanduser(source)), str(source).partition(':')
     if not (_is_dir(root) or _is_file(root)):
-        if name=='generated': return generated_data(rest or 'multiscale', seed=seed,
-                                                      masks=options.masks)
+        if name=='generated': return None
         if name in DATASETS: source = _named(name, rest or None)
-    return read_dataset(source, options)
+    return _open_source(source)
+
+def _read_source(source, opened, options, seed):
+    "A data set, unchecked"
+    if opened: return _read_opened(source, options, opened)
+    return generated_data(str(source).partition(':')[2] or 'multiscale', seed=seed,
+                          masks=options.masks)
 
 # %% ../nbs/03h_load.ipynb #3a10c83e
-def _read_sources(sources, options, seed):
+def _read_sources(sources, opened, options, seed, look):
     "Sources as one checked set; one without the requested split is skipped if another has it"
     sets, lacks = [], []
-    for s in sources if isinstance(sources, (list,tuple)) else [sources]:
-        try: sets.append(_read_source(s, options, seed))
+    for s,o in zip(sources, opened):
+        try: sets.append(_read_source(s, o, options, seed))
         except _NoSplit as e: lacks.append(e)
     if not sets: raise lacks[-1] if lacks else DataError('No data set given.')
     data = merge_data(sets) if len(sets)>1 else sets[0]
     data.unread += tuple(s for e in lacks for s in e.has)
-    return ensure_splits(check_data(data, options.on_error), seed)
+    return ensure_splits(check_data(data, options.on_error, look), seed)
+
+# %% ../nbs/03h_load.ipynb #03h0c4a1
+def _read_or_recall(sources, options, seed):
+    "Sources as one checked set, from the cache where no file has changed (lesson 03l)"
+    sources = sources if isinstance(sources, (list,tuple)) else [sources]
+    opened = [_opened(s) for s in sources]
+    known = import_module('ssd_tutorial.checked').CheckCache(sources, opened, options, seed)
+    if data := known.outcome(): return data
+    try: data = _read_sources(sources, opened, options, seed, known.look)
+    finally: known.keep_looks()  # also where an image is damaged: the others are known
+    known.keep(data)
+    return data
 
 # %% ../nbs/03h_load.ipynb #8a4ffc4c
 def _with_only(data, names):
@@ -243,7 +264,7 @@ def load_dataset(
         raise DataError(f'unlabelled={unlabelled!r}: choose leave or negative.')
     only = tuple([only] if isinstance(only, str) else only or ())
     options = ReadOptions(on_error, one_based, only or None, unlabelled, masks=masks)
-    try: data = _read_sources(source, options, seed)
+    try: data = _read_or_recall(source, options, seed)
     except OSError as e:
         why = f'cannot be read ({e.strerror or e}). Check its permissions.'
         raise DataError(f'{e.filename or source}: {why}') from None

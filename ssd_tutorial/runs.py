@@ -25,6 +25,7 @@ from .training import NonFiniteLoss
 from .coverage import _all_objects
 from .detector import Detector
 from .device import memory_advice, pick_device
+from .disk_cache import MapsFolder
 from .saved import (
     _dict_of, _listed, _or_none, _real, _settings, _simple, _text, _vocab, _whole, _wrong,
     read_archive, spec_fault)
@@ -350,9 +351,10 @@ def _run_phases(learn, dls, cfg, progress, files=None, last=None):
         if i<first: continue
         if files and not place: files.begin(i)
         try:
-            with memory_advice(_start_smaller(cfg)+_resume_later(files)):
+            with (memory_advice(_start_smaller(cfg)+_resume_later(files)),
+                  MapsFolder(files and files.out.parent) as folder):  # maps on disk go with it
                 save = files and files.epoch_done
-                run_phase(learn, dls, phase, cfg, progress, save, place)
+                run_phase(learn, dls, phase, cfg, progress, save, place, folder=folder)
         except NonFiniteLoss as e:
             if e.report: name_images(e.report, learn, dls)
             raise

@@ -268,12 +268,15 @@ def run_phase(
     save=None, # function of (learning rate, state) after every epoch, see `SaveLast`; None: nothing
     resume=None, # (learning rate, state) from which to resume within this phase; None: its start
     maps=None, # `cached_dls` of these images, where there are some; None: they are made here
+    folder=None, # `MapsFolder` for maps on disk, see `frozen_dls`
 ):
-    "One phase, on cached maps where the body is frozen, if they fit into memory (`frozen_dls`)"
+    "One phase, on cached maps where the body is frozen, see `frozen_dls` and `cfg.cache`"
     name, epochs, lr, frozen = phase
     learn.epoch_table.phase = name
     freeze_body(learn, frozen, 0 if frozen else cfg.below)
-    if frozen: dls = maps or frozen_dls(learn.model.body, dls, cfg.variants, progress, cfg.bf16)
+    if frozen:
+        dls = maps or frozen_dls(learn.model.body, dls, cfg.variants, progress, cfg.bf16,
+                                 cache=cfg.cache, folder=folder)
     learn.dls = dls
     if resume: lr = resume[0]
     elif lr=='find': lr = find_lr(learn).lr

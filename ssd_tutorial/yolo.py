@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from .assembly import _left, _no_pictures, _say_folders, data_of
 from .entries import _numbers, Entry, ReadOptions
 from .faults import _grouped, _nfc, _Note, _or_note, DataError
@@ -156,7 +157,8 @@ def _low(path): return path.as_posix().casefold()
 class _Labels:
     "The label file of each image"
     def __init__(self, inventory):
-        self.root, self.folders = inventory.root, dict(_label_folders(inventory))
+        self.inventory, self.root = inventory, inventory.root
+        self.folders = dict(_label_folders(inventory))
         self.known, self.more = {}, {}  # folder of images → its labels; further ones
         self.stems = {f: {_stem_of_label(p): p for p in ps} for f,ps in self.folders.items()}
         self.exact = {f: {_nfc(p.stem): p for p in ps} for f,ps in self.folders.items()}
@@ -167,11 +169,15 @@ class _Labels:
         "The folder of their labels; None where they have none"
         if folder not in self.known: self.known[folder] = _labels_for(self, folder)
         return self.known[folder]
-    def label(self, picture): # path
-        "Its label file; None where it has none"
-        if self.of(picture.parent): return _label_in(self, picture)
-        away = (_twin(picture.parent, picture.parents[-1]) or picture.parent)/f'{picture.stem}.txt'
-        return away if not picture.is_relative_to(self.root) and _is_file(away) else None
+
+# %% ../nbs/03g_yolo.ipynb #03g0c4a1
+@patch
+def label(self:_Labels, picture): # path
+    "Its label file; None where it has none"
+    if self.of(picture.parent): return _label_in(self, picture)
+    away = (_twin(picture.parent, picture.parents[-1]) or picture.parent)/f'{picture.stem}.txt'
+    if picture.is_relative_to(self.root) or not _is_file(self.inventory.asked(away)): return None
+    return away
 
 # %% ../nbs/03g_yolo.ipynb #3a10c81c
 def _yolo_orphans(labels, folders, inventory):

@@ -175,7 +175,7 @@ def _place_of(place, split, inventory, base):
         return _pictures_listed(file, split, inventory) if file else None
     if folder := _folder_of(place, split, inventory, base):
         return [p for p in inventory.pictures if p.is_relative_to(folder)], []
-    away = next((d for d in (base/place, Path(place)) if _is_dir(d)
+    away = next((d for d in (base/place, Path(place)) if _is_dir(inventory.asked(d))
                  and not inventory.root.resolve().is_relative_to(d.resolve())), None)
     outside = away and not away.is_relative_to(inventory.root)
     return (take_inventory(away).pictures, []) if outside else None

@@ -9,6 +9,8 @@ torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
 # the gate must not depend on luck; HYPOTHESIS_PROFILE=default searches anew
 settings.register_profile('repeatable', derandomize=True)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
+# what is checked in a test is not remembered for the next one (lesson 03l)
+os.environ.setdefault('SSD_TUTORIAL_CACHE', 'off')
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -9,7 +9,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 pytest.importorskip('pycocotools')
-import cases, growth, referees, run, timing  # noqa: E402, E401
+import cases, growth, large, referees, run, timing  # noqa: E402, E401
 from ssd_tutorial.anchors import GRID16, MULTI, make_anchors  # noqa: E402
 from ssd_tutorial.fast_focal import fast_focal_loss  # noqa: E402
 from ssd_tutorial.focal import focal_terms, make_focal  # noqa: E402
@@ -230,3 +230,12 @@ def test_recipes_train_and_measure(tmp_path):
     )
     assert r.returncode == 1, r.stderr[-2000:]
     assert 'Remove the file' in r.stderr, r.stderr[-2000:]
+
+
+def test_large_sets_are_written_and_read(tmp_path):
+    large.write(tmp_path / 'set', dict(train=20, val=4), 3)
+    assert large.start(str(tmp_path / 'set'))['images'] == 24
+    assert large.exponent([10, 100, 1000], [2, 20, 200]) == pytest.approx(1)
+    kept = large.keeping('disk', str(tmp_path), 20)
+    assert kept['maps_mb'] == pytest.approx(20 * 64 * 64 * 2 / 1e6)
+    assert not [*tmp_path.glob('maps-*')]
