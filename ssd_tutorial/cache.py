@@ -103,6 +103,7 @@ def frozen_dls(
     free:int=None, # bytes; None: what the system has left
 ): # DataLoaders for the frozen phase
     "`cached_dls` if the maps fill at most 80% of the free memory, else the images themselves"
+    if not getattr(body, 'gives_maps', True): return dls  # part of a whole (lesson 24)
     need = maps_nbytes(body, dls, variants)
     free = psutil.virtual_memory().available if free is None else free
     if need<=.8*free: return cached_dls(body, dls, variants, progress, bf16=bf16)

@@ -210,7 +210,8 @@ def pick_detector(
     "The detector to use, said what it is where it was shipped; raises DetectorError: none"
     from ssd_tutorial.detector import Detector
     from ssd_tutorial.saved import shipped
-    import ssd_tutorial.ported  # noqa: F401  it enters torchvision's detector
+    import ssd_tutorial.models  # noqa: F401  it enters torchvision's detectors
+    import ssd_tutorial.ported  # noqa: F401  SSD300 is one of our own
     from ssd_tutorial.detector import FROM_TORCHVISION
     name = shipped_name(path)
     hint = '' if path else '; name your own with --detector'

@@ -241,7 +241,8 @@ def resume(self:RunFiles,
 def _start_smaller(cfg):
     "What to try where a training does not fit into memory"
     ways = [f'bs={cfg.bs//2}'] if cfg.bs>3 else []
-    free = 'size' not in find_arch(cfg.arch).defaults  # SSD300 has its size in its name
+    arch = find_arch(cfg.arch)
+    free = arch.whole or 'size' not in arch.defaults  # SSD300 has its size in its name
     if free and cfg.size>=128: ways.append(f'size={cfg.size//64*32}')
     if cfg.num_workers: ways.append('num_workers=0')
     return f'Start anew with {" or ".join(ways)}.' if ways else 'Close other programs first.'
@@ -357,7 +358,7 @@ def train_detector(
     elif out: _set_aside(out, progress)
     learn, dls, det = _prepare(data, cfg, progress, last, cbs)
     head = dict(cfg=asdict(cfg), data=fingerprint(data), about=about,
-                spec=spec_to_dict(det.model.spec))
+                spec=det.model.spec and spec_to_dict(det.model.spec))
     files = RunFiles(out, det, learn, dls, head) if out else None
     _run_phases(learn, dls, cfg, progress, files, last)
     _choose_epoch(det, learn, cfg)
