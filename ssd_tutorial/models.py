@@ -175,7 +175,7 @@ def _as_it_is(self:TorchvisionModel, images):
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00038
 @patch
-def losses(self:TorchvisionModel,
+def own_losses(self:TorchvisionModel,
     images:Tensor, # (B,3,S,S) RGB, 0–1
     targets:dict, # see `collate`; perhaps masks (B,N,S,S) bool
 )->Tensor: # (T,) in the order of the family's losses
@@ -228,7 +228,7 @@ def forward(self:TorchvisionModel,
 )->tuple: # losses (T,), none without targets; in evaluation also detections, see `find`
     "What a Learner asks for: losses to learn from, detections to measure"
     told = self.training or targets is not None
-    losses = self.losses(images, targets) if told else self.our_label.new_zeros(0).float()
+    losses = self.own_losses(images, targets) if told else self.our_label.new_zeros(0).float()
     return (losses,) if self.training else (losses, self.find(images, LOWEST))
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d0003e

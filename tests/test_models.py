@@ -104,7 +104,8 @@ def evaluate(model, loader):
     for images, targets in loader:
         outputs = [{k: v.cpu() for k, v in o.items()} for o in model(list(images))]
         for target, output in zip(targets, outputs):
-            for box, score, label in zip(*(output[k].tolist() for k in ('boxes', 'scores', 'labels'))):
+            columns = (output[k].tolist() for k in ('boxes', 'scores', 'labels'))
+            for box, score, label in zip(*columns):
                 x1, y1, x2, y2 = box
                 results.append(
                     dict(
