@@ -339,7 +339,7 @@ def test_refusals(data):
             config(SSDLITE, **given)
     with pytest.raises(DetectorError, match='key points'):
         find_arch('torchvision/keypointrcnn_resnet50_fpn')
-    with pytest.raises(DetectorError, match='cannot look at images of 64 px'):
+    with pytest.raises(WeightsError, match='cannot look at images of 64 px'):
         new_detector(data, config('ssd300_vgg16', size=64))
     assert own_size('ssd300_vgg16') == 300
 
@@ -433,7 +433,8 @@ def test_predictions_are_torchvisions(name, tmp_path):
     assert n > 5
     if name == SSDLITE:
         again = Detector.load(det.save(tmp_path / 'coco.pt'))
-        assert np.array_equal(again.predict(files[0], score=0.05).boxes_px, many[0].boxes_px)
+        found = again.predict(files[0], score=0.05, top_k=60)
+        assert np.allclose(found.boxes_px, many[0].boxes_px, atol=1e-3)
 
 
 def test_every_name_is_there():
