@@ -21,8 +21,8 @@ class DetectorError(UserError, ValueError):
 
 # %% ../nbs/14c_settings.ipynb #ec56aa58
 ARCH_MODULES = (  # where `find_in_registry` looks, in order
-    'grid', 'multiscale', 'fpn', 'fcos', 'ssd300', 'ported', 'multibox', 'ssd_recipe', 'ssd',
-    'matchers', 'models')
+    'grid', 'multiscale', 'fpn', 'fcos', 'ssd300', 'ported', 'models', 'multibox', 'ssd_recipe',
+    'ssd', 'matchers')
 
 def find_in_registry(
     name:str, # of an entry

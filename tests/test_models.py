@@ -303,9 +303,9 @@ def test_a_fresh_process_needs_no_network_and_no_trainer(data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', LIGHT)
 def test_frozen_then_unfrozen_and_resumed(data, name, tmp_path):
-    "The backbone stands still in the first phase; an interrupted run ends where the whole one does"
+    "The backbone stands still in the first phase; an interrupted run ends as the whole one"
     torch.save(TorchvisionModel(name, 6).net.state_dict(), tmp_path / 'w.pth')
-    how = dict(weights=str(tmp_path / 'w.pth'), frozen_epochs=1, epochs=1, bs=8, strength=0.0)
+    how = dict(weights=str(tmp_path / 'w.pth'), frozen_epochs=1, epochs=1, bs=8, keep='last')
     cfg, moved = config(name, **how), []
 
     class Watch(Callback):
