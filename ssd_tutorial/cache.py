@@ -111,7 +111,7 @@ def frozen_dls(
     folder=None, # `MapsFolder` of lesson 06g, for 'disk'; None: a temporary one
 ): # DataLoaders for the frozen phase
     "Cached maps, by default if they fill at most 80% of the free memory, else the images"
-    if cache=='none': return dls
+    if cache=='none' or not getattr(body, 'gives_maps', True): return dls  # lesson 24
     if cache=='disk':
         disk_dls = import_module('ssd_tutorial.disk_cache').disk_dls  # a later lesson's
         return disk_dls(body, dls, variants, progress, bf16, folder)

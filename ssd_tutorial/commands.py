@@ -188,7 +188,8 @@ def _unusual(**settings):  # a default need not be named
 def _data_to_train_on(args, cfg):
     "Read a data set for training, and say what there is to say"
     data = read_data(args['data'], args['on_error'], cfg.seed, args['zero_based'],
-                     args['negatives'], **_unusual(unlabelled=args['unlabelled']))
+                     args['negatives'], **_unusual(unlabelled=args['unlabelled'],
+                                                   masks='maskrcnn' in cfg.arch or None))
     stop_or_go(data, args['anyway'])
     return data
 
@@ -260,7 +261,8 @@ def pick_detector(
     "The detector to use, said what it is where it was shipped; raises DetectorError: none"
     from ssd_tutorial.detector import Detector
     from ssd_tutorial.saved import shipped
-    import ssd_tutorial.ported  # noqa: F401  it enters torchvision's detector
+    import ssd_tutorial.models  # noqa: F401  it enters torchvision's detectors
+    import ssd_tutorial.ported  # noqa: F401  SSD300 is one of our own
     from ssd_tutorial.detector import FROM_TORCHVISION
     name = shipped_name(path)
     hint = '' if path else '; name your own with --detector'

@@ -21,8 +21,8 @@ class DetectorError(UserError, ValueError):
 
 # %% ../nbs/14c_settings.ipynb #ec56aa58
 ARCH_MODULES = (  # where `find_in_registry` looks, in order
-    'grid', 'multiscale', 'fpn', 'fcos', 'ssd300', 'ported', 'multibox', 'ssd_recipe', 'ssd',
-    'matchers')
+    'grid', 'multiscale', 'fpn', 'fcos', 'ssd300', 'ported', 'models', 'multibox', 'ssd_recipe',
+    'ssd', 'matchers')
 
 def find_in_registry(
     name:str, # of an entry
@@ -49,7 +49,9 @@ def find_arch(
 ): # `Arch` of lesson 10
     "An architecture, whichever lesson defines it; raises DetectorError where none does"
     from ssd_tutorial.grid import ARCHS
-    return find_in_registry(name, ARCHS, 'architecture', module)
+    arch = find_in_registry(name, ARCHS, 'architecture', module)
+    if arch.refused: raise DetectorError(arch.refused)
+    return arch
 
 def module_of(
     name:str, # of an architecture
@@ -165,7 +167,7 @@ def check_settings(
 @dataclass
 class NetConfig:
     "What to train; ValueErrors name the setting that is not allowed"
-    arch:str=auto('fpn') # architecture, a key of `ARCHS`: fpn, multiscale, grid …
+    arch:str=auto('fpn') # architecture, a key of `ARCHS`: fpn, fcos, ssd, torchvision/NAME …
     size:int=auto(224) # side of the square input, pixels
     fit:str=auto('stretch') # how an image becomes that square: stretch, or pad (lesson 15d)
     body:str=auto('efficientnet_lite0') # a key of `BODIES`, or any timm model with maps

@@ -7,6 +7,7 @@ __all__ = ['PROTOCOLS', 'FROM_TORCHVISION', 'Detector']
 
 # %% ../nbs/15_detector.ipynb #4c66e07f
 import json
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 import numpy as np
@@ -51,7 +52,7 @@ class Detector:
 
 # %% ../nbs/15_detector.ipynb #409f83f8
 @patch(as_prop=True)
-def fit(self:Detector): # 'stretch' or 'pad'
+def fit(self:Detector): # 'stretch' or 'pad'; 'own': the network makes no square of it (lesson 24)
     "How an image becomes the square input (lesson 15d)"
     return self.description.get('fit') or 'stretch'
 
@@ -80,14 +81,15 @@ def _smaller_batch(bs, device):
 @patch
 @torch.no_grad()
 def detect_batch(self:Detector,
-    images, # (B,3,size,size) RGB, 0–1
+    images, # (B,3,size,size) RGB, 0–1; with fit 'own' a list of (3,H,W)
     score:float=.05, # lowest score of a candidate
     overlap:float=.5, # IoU above which the weaker of two boxes of a class goes; None: keep all
     top_k:int=100, # most detections per image
 )->list: # one dict per image: boxes_xyxy (D,4) fractions of the input, scores, labels (D,)
     "Detections of a batch of inputs; raises OutOfMemory"
     with memory_advice(_smaller_batch(len(images), self.device)):
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        if isinstance(images, list): images = [x.to(self.device) for x in images]
+        else: images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         found = self.model.eval().find(images, score, overlap, top_k)
         return [{k: v.cpu() for k,v in f.items()} for f in found]
 
@@ -98,7 +100,7 @@ def from_input(self:Detector,
     size_hw, # (height, width) of the original image, pixels
 )->dict: # the same in fractions of the image
     "From the frame of the square to that of the image; what lies in the padding alone is dropped"
-    if self.fit!='stretch':
+    if self.fit=='pad':
         found = import_module('ssd_tutorial.letterbox').found_in_image(found, size_hw, self.size)
     return _masks_in_image(self, found, size_hw)
 
@@ -126,16 +128,18 @@ def to_detections(self:Detector,
 def input_of(self:Detector,
     image, # Pillow image, RGB, upright
     size_hw=None, # of the whole image, where it was decoded at a reduced size
-)->torch.Tensor: # (3,size,size) float32, 0–1
+)->torch.Tensor: # (3,size,size) float32, 0–1; with fit 'own' (3,H,W)
     "An image as this detector learnt to see it; with antialiasing unless its description says no"
-    if self.description.get('antialias', True):
+    if self.fit!='own' and self.description.get('antialias', True):
         return to_input(image, self.size, self.fit, size_hw)
     pixels = torch.from_numpy(np.array(image)).permute(2,0,1)[None].float()/255
+    if self.fit=='own': return pixels[0]
     return interpolate(pixels, (self.size,self.size), mode='bilinear', align_corners=False)[0]
 
 @patch
 def _at_least(self:Detector):  # without antialiasing every pixel counts
-    return 2*self.size if self.description.get('antialias', True) else None
+    reduced = self.fit!='own' and self.description.get('antialias', True)
+    return 2*self.size if reduced else None
 
 # %% ../nbs/15_detector.ipynb #1715cea7
 @patch
@@ -150,11 +154,21 @@ def detect_many(self:Detector,
 ): # yields (place in items, (height, width) of the image, detections as `from_input` gives them)
     "Detections of many images, a batch at a time; raises DataError, OutOfMemory"
     for batch in open_batches(items, open, self._at_least(), unreadable, bs, desc, progress):
-        inputs = torch.stack([self.input_of(img, hw) for _,img,hw in batch])
+        inputs = [self.input_of(img, hw) for _,img,hw in batch]
+        if self.fit!='own': inputs = torch.stack(inputs)
         for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
             yield i, hw, self.from_input(f, hw)
 
 # %% ../nbs/15_detector.ipynb #fdde468b
+@contextmanager
+def _with_masks(model):
+    "Let a model that can give masks (lesson 24) give them"
+    could = hasattr(model, 'with_masks')
+    if could: was, model.with_masks = model.with_masks, True
+    try: yield
+    finally:
+        if could: model.with_masks = was
+
 @patch
 def predict(self:Detector,
     x, # path, Pillow image, (H,W,3) uint8 array, (3,H,W) tensor 0–1; a list of these; or a folder
@@ -174,7 +188,8 @@ def predict(self:Detector,
     how = dict(score=self.score if score is None else score, overlap=overlap, top_k=top_k)
     many = self.detect_many(items, open_sized, unreadable, bs, 'predict',
                             progress and len(items)>bs, **how)
-    return [self.to_detections(f, hw, i, name(i)) for i,hw,f in many]
+    with _with_masks(self.model):
+        return [self.to_detections(f, hw, i, name(i)) for i,hw,f in many]
 
 # %% ../nbs/15_detector.ipynb #6f52378f
 @patch

@@ -190,7 +190,7 @@ def fcos_loss(
     off,sure = _positive_terms(deltas[pos], centre[pos], cells, boxes[pos], coder)
     parts = dict(cls=cls_loss(cls_logits, labels), box=box_weight*off, centre=sure)
     parts = {k: v/count(pos).clamp(min=1) for k,v in parts.items()}
-    return sum(parts.values()), {k: v.detach() for k,v in parts.items()}
+    return sum(parts.values()), parts
 
 # %% ../nbs/20e_fcos.ipynb #20e2f049
 OF_ANCHORS = ('matcher','threshold','neg_threshold')  # settings of a loss that needs anchors

@@ -155,6 +155,8 @@ class Arch:
     alike:bool=False # one head reads all levels, so each has the same shapes
     defaults:dict=field(default_factory=dict) # settings of lesson 14c's `TrainConfig`
     without:tuple=() # settings that mean nothing to it
+    whole:bool=False # brings its own body: its builder gets None for one (lesson 24)
+    refused:str='' # why it cannot be had, and what can; '': it can
 
 ARCHS = {}  # name → `Arch`
 
@@ -164,11 +166,12 @@ def register_arch(
     levels=(3,4), # see `Arch`
     alike:bool=False, # see `Arch`
     without=(), # see `Arch`
+    whole:bool=False, # see `Arch`
     **defaults, # see `Arch`
 ): # a decorator for its builder
     "Enter an architecture into the registry `ARCHS`"
     def note(build):
-        ARCHS[name] = Arch(name, build, spec, tuple(levels), alike, defaults, tuple(without))
+        ARCHS[name] = Arch(name, build, spec, tuple(levels), alike, defaults, tuple(without), whole)
         return build
     return note
 
@@ -243,7 +246,7 @@ def ssd_loss(
     box_weight:float=1., # λ, of the localisation term
     matcher=match, # which anchor learns which object: anything that is called as `match` is
     count=torch.sum, # of positive anchors, (B,A) bool → N
-)->tuple: # total, dict of its parts: cls, box
+)->tuple: # total; dict of its parts, which add up to it: cls, box
     "Classes of all anchors, boxes of positive ones, per positive (arXiv 1512.02325, eq. 1)"
     cls_logits,deltas = preds[0].float(), preds[1].float()  # half precision adds up badly
     gt, labels = targets['boxes_xyxy'], targets['labels']
@@ -255,7 +258,7 @@ def ssd_loss(
     residual = coder.residual(deltas[pos], boxes[pos], priors)
     distance = F.smooth_l1_loss(residual, torch.zeros_like(residual), reduction='sum')
     cls,box = cls_loss(cls_logits, labels)/n_pos, box_weight*distance/n_pos
-    return cls+box, dict(cls=cls.detach(), box=box.detach())
+    return cls+box, dict(cls=cls, box=box)
 
 # %% ../nbs/10_grid.ipynb #0a56a1ba
 class SSDLoss:
@@ -269,12 +272,19 @@ class SSDLoss:
         self.anchors_xyxy,self.loss,self.terms = anchors_xyxy,loss,tuple(terms)
         self.settings,self.parts = settings,{}
 
-    def __call__(self,
+    def _of(self, preds, targets):
+        return self.loss(preds, targets, self.anchors_xyxy.to(preds[0].device), **self.settings)
+
+    def losses(self,
         preds:tuple, # cls_logits (B,A,K), box_deltas (B,A,4); whatever else the heads give
         targets:dict, # see `collate`
-    )->Tensor: # scalar
-        anchors = self.anchors_xyxy.to(preds[0].device)
-        total,self.parts = self.loss(preds, targets, anchors, **self.settings)
+    )->dict: # name → scalar with its gradient; they add up to the loss
+        "The terms of the loss"
+        return self._of(preds, targets)[1]
+
+    def __call__(self, preds, targets): # scalar
+        total, parts = self._of(preds, targets)
+        self.parts = {k: v.detach() for k,v in parts.items()}
         return total
 
 # %% ../nbs/10_grid.ipynb #4c0d1a12

@@ -41,7 +41,8 @@ _batch = opt('--batch-size', 'bs', default=16, type=click.IntRange(1),
              help='Images that go through the network at once.')
 _detector = opt('--detector', help=(
     "A saved detector's file, or a name: animals, which comes with the package; or "
-    "ssd300_vgg16, torchvision's for the 80 classes of COCO, fetched once.  [default: animals]"))
+    "one of torchvision's for the 80 classes of COCO, fetched once: ssd300_vgg16, "
+    "fasterrcnn_resnet50_fpn_v2 …  [default: animals]"))
 
 # %% ../nbs/91c_options.ipynb #8ee04d36
 _FILE, _FOLDER = click.Path(dir_okay=False), click.Path(file_okay=False)
@@ -142,8 +143,9 @@ NET_OPTIONS = tuple(setting_option(n) for n in SETTINGS if n in NetConfig.__data
 # %% ../nbs/91c_options.ipynb #1a638fc6
 _OWN = (
     opt('--from', 'from_', metavar='DETECTOR',
-        help="Start from a detector and be built as it is: animals, ssd300_vgg16, or a file that "
-             "train wrote. Classes that it knows are taken over by name."),
+        help="Start from a detector and be built as it is: animals, one of torchvision's such as "
+             "ssd300_vgg16, or a file that train wrote. Classes that it knows are taken over by "
+             "name."),
     opt('--config', metavar='FILE', help='Settings as YAML; options go before them.'),
     opt('--epochs', type=click.IntRange(1), help='Epochs altogether.  [default: 16]'),
     opt('--frozen-epochs', type=click.IntRange(0),

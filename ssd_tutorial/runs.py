@@ -244,7 +244,8 @@ def resume(self:RunFiles,
 def _start_smaller(cfg):
     "What to try where a training does not fit into memory"
     ways = [f'bs={cfg.bs//2}'] if cfg.bs>3 else []
-    free = 'size' not in find_arch(cfg.arch).defaults  # SSD300 has its size in its name
+    arch = find_arch(cfg.arch)
+    free = arch.whole or 'size' not in arch.defaults  # SSD300 has its size in its name
     if free and cfg.size>=128: ways.append(f'size={cfg.size//64*32}')
     if cfg.num_workers: ways.append('num_workers=0')
     return f'Start anew with {" or ".join(ways)}.' if ways else 'Close other programs first.'
@@ -308,13 +309,13 @@ def _together(cfg):
     group.check(cfg)
     return group
 
-def _loaders(data, cfg, group):
-    "Batches of images: of all of them, or of this process's share"
+def _loaders(data, cfg, group, masks):
+    "Batches of images, of all of them or of this process's share"
     data, bs = _to_learn_from(data, cfg), cfg.bs
     mine, bs = (group.share(data), bs//group.n) if group else (data, bs)
     workers = usable_workers(cfg.num_workers, bs*3*cfg.size**2*4)
     dls = make_dls(mine, cfg.size, bs, cfg.strength, workers, cfg.seed, pick_device(cfg.device),
-                   cfg.augment, cfg.fit)
+                   cfg.augment, cfg.fit, masks=masks)
     if group: group.spread(dls, data)
     return dls
 
@@ -330,7 +331,8 @@ def _prepare(data, cfg, progress, last, cbs):
     det.model.body.norm_eval = cfg.weights!='none'
     det.model.body.unfreeze(cfg.below)  # no such stride? Say it now, not after hours
     group = _together(cfg)
-    dls = _loaders(data, cfg, group)
+    learns = getattr(det.model, 'learns_masks', False) and any(r.segments for r in data.train)
+    dls = _loaders(data, cfg, group, learns)
     with memory_advice(_start_smaller(cfg)): det.model.to(dls.device)
     learn = detector_learner(det, dls, cfg, EpochTable(progress), cbs)
     if group: group.prepare(learn, len(data.valid))
@@ -381,7 +383,7 @@ def train_detector(
     if group: group.wait()  # all have read last.ckpt, now it may be written
     learn, dls, det = _prepare(data, cfg, progress, last, cbs)
     head = dict(cfg=asdict(cfg), data=fingerprint(data), about=about,
-                spec=spec_to_dict(det.model.spec))
+                spec=det.model.spec and spec_to_dict(det.model.spec))
     files = RunFiles(out, det, learn, dls, head) if out else None
     _run_phases(learn, dls, cfg, progress, files, last)
     _choose_epoch(det, learn, cfg)

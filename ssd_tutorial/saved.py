@@ -10,7 +10,7 @@ __all__ = ['STANDARD', 'DESCRIPTION', 'NEEDED', 'OPTIONAL', 'FORMAT', 'shipped',
 import importlib.resources, json, math, os, reprlib, zipfile
 from pathlib import Path
 import torch
-from .body import BODIES, Body, find_net
+from .body import BODIES, TORCHVISION, Body, find_net
 from .config import DetectorError, find_arch, find_coder
 
 # %% ../nbs/14d_files.ipynb #f71c7099
@@ -90,7 +90,7 @@ DESCRIPTION = dict(  # of a network: key → rule of its value
     boosters=_or_none(_whole(0, 8)), cells=_or_none(_listed(_whole(1, 4096), 1, 10)),
     width=_or_none(_whole(1, 4096)), depth=_or_none(_whole(0, 32)),
     body_settings=_or_none(_settings), kept=_or_none(_listed(_whole(1, 10_000))),
-    antialias=_or_none(lambda v: isinstance(v, bool)), fit=_or_none(_one_of('stretch','pad')))
+    antialias=_or_none(lambda v: isinstance(v, bool)), fit=_or_none(_one_of('stretch','pad','own')))
 NEEDED = dict(  # of a saved detector: key → rule of its value
     description=lambda v: isinstance(v, dict), vocab=_vocab, size=_whole(32, 4096),
     coder=lambda v: isinstance(v, dict))
@@ -108,12 +108,18 @@ def spec_fault(
     if k := _wrong(d, _SPEC): return f'{k} is {reprlib.repr(d.get(k))}'
     if _anchors_of(d)>1_000_000: return f'{_anchors_of(d)} anchors'
 
+# %% ../nbs/14d_files.ipynb #c7300b99
+def _rules(d):
+    "Those of a description: a detector of torchvision comes as a whole, without levels and spec"
+    whole = str(d.get('arch')).startswith(TORCHVISION)
+    return {k: v for k,v in DESCRIPTION.items() if not (whole and k in ('levels','spec'))}
+
 # %% ../nbs/14d_files.ipynb #c7300b9a
 def _check_head(head):
     "Say what of a detector's description cannot be, or None"
     d = head['description']
     if k := _wrong(head, NEEDED|OPTIONAL): return f'its {k} is {reprlib.repr(head.get(k))}'
-    if k := _wrong(d, DESCRIPTION): return f'{k} of its description is {reprlib.repr(d.get(k))}'
+    if k := _wrong(d, _rules(d)): return f'{k} of its description is {reprlib.repr(d.get(k))}'
     if d.get('activation', '') is None: return 'activation of its description is None'
     n, names = len(d.get('kept') or range(d['n_classes'])), len(head['vocab'])-1
     if n!=names: return f'it has {n} classes and {names} names'
@@ -121,7 +127,8 @@ def _check_head(head):
         return 'category_ids and vocab differ in length'
     cut_for = (d.get('body_settings') or {}).get('img_size', head['size'])
     if cut_for!=head['size']: return f'its body is for {cut_for} px, it for {head["size"]} px'
-    if _anchors_of(d['spec'])>1_000_000: return f'it has {_anchors_of(d["spec"])} anchors'
+    n = _anchors_of(d['spec']) if 'spec' in _rules(d) else 0
+    if n>1_000_000: return f'it has {n} anchors'
 
 # %% ../nbs/14d_files.ipynb #607aa64c
 def _check_coder(d):
@@ -195,16 +202,18 @@ def _fits(model, state):
             return (f'the weight {k} is {w.dtype} {tuple(w.shape)} '
                     f'and should be {v.dtype} {tuple(v.shape)}')
 
+# %% ../nbs/14d_files.ipynb #4309752d
 def _built(desc, slim=True):
     "The network of a description, untrained"
-    body = Body(desc['body'], desc['levels'], **desc.get('body_settings') or {})
     arch = find_arch(desc['arch'], desc.get('module'))
+    if arch.whole: return arch.build(desc, None)
+    if not _known_body(desc['body']): raise ValueError(f'no body {desc["body"]!r} is known')
+    body = Body(desc['body'], desc['levels'], **desc.get('body_settings') or {})
     return arch.build(desc, body.slim() if slim else body)
 
 # %% ../nbs/14d_files.ipynb #6aa32cf4
 def _model_of(desc, state):
     "The network of a description with its weights; ValueError where they do not belong together"
-    if not _known_body(desc['body']): raise ValueError(f'no body {desc["body"]!r} is known')
     if desc['body'] not in BODIES or (desc.get('width') or 0)>512:
         with torch.device('meta'):  # it may be large: look without filling any memory
             model = _built(desc, slim=False)
@@ -214,8 +223,10 @@ def _model_of(desc, state):
     model.load_state_dict(state)
     return model
 
+# %% ../nbs/14d_files.ipynb #6aa32cf5
 def _check_cells(model, desc, size):
     "ValueError where maps and anchors differ; unusual ones are tried out"
+    if not desc.get('spec'): return
     cells, strides = [l['cells'] for l in desc['spec']['levels']], model.body.strides
     try:
         spec = find_arch(desc['arch']).spec([-(-size//s) for s in strides])

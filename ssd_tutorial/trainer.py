@@ -18,7 +18,7 @@ from fastai.callback.progress import ProgressCallback
 
 # %% ../nbs/15b_trainer.ipynb #97ce9fde
 from .anchors import spec_to_dict
-from .body import WeightsError, make_body, size_settings
+from .body import TORCHVISION, WeightsError, make_body, size_settings
 from .cache import frozen_dls
 from .checkpoints import SaveLast
 from .config import (
@@ -36,15 +36,22 @@ from .training import (
 # %% ../nbs/15b_trainer.ipynb #15c0f1d1
 def _columns(desc, vocab):
     "Class name → its column among the class scores, and how many columns there are"
-    softmax = desc.get('activation')=='softmax'  # then background has a column, too
+    whole = desc.get('arch', '').startswith(TORCHVISION)
+    softmax = whole or desc.get('activation')=='softmax'  # then background has a column, too
     labels = [0, *(desc.get('kept') or range(1, len(vocab)))]
     at = {n: l if softmax else l-1 for n,l in zip(vocab, labels) if softmax or l}
     return at, desc['n_classes']+softmax
 
-def _take_classes(new, old, here, there):
+def _rows(v, n): return v.unflatten(0, (-1,n))  # shape, class, …
+
+def _class_view(name):
+    "How to read a head's weights by shape and class; None: they know no classes"
+    return _rows if name.endswith(('.cls.weight','.cls.bias')) else None
+
+def _take_classes(new, old, here, there, view=_rows):
     "Move the rows of names that both know, in place; whether the shapes allow it"
     (here, n_here), (there, n_there) = here, there
-    a, b = new.unflatten(0, (-1, n_here)), old.unflatten(0, (-1, n_there))  # shape, class, …
+    a, b = view(new, n_here), view(old, n_there)
     if a.shape[0]!=b.shape[0] or a.shape[2:]!=b.shape[2:]: return False
     for name in here.keys() & there.keys(): a[:,here[name]] = b[:,there[name]]
     return True
@@ -53,7 +60,7 @@ def _take_classes(new, old, here, there):
 @lru_cache
 def _fetched(name):
     "torchvision's detector of that name as a file, for this process; None: there is none"
-    importlib.import_module('ssd_tutorial.ported')  # a later lesson enters it
+    for lesson in ('ported','models'): importlib.import_module(f'ssd_tutorial.{lesson}')
     if name not in FROM_TORCHVISION: return None
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -68,6 +75,8 @@ def weights_path(
     return _fetched(weights) or weights
 
 # %% ../nbs/15b_trainer.ipynb #22a15b01
+_OFFSETS = re.compile(r'\.box\.|bbox|regression_head')  # weights of the box offsets
+
 def _in_words(path, heads, known, anew, left):
     "What was taken over from a saved detector, what is new, what did not fit"
     what = 'backbone, neck and heads' if heads else 'backbone'
@@ -77,13 +86,14 @@ def _in_words(path, heads, known, anew, left):
     if left: said += f'; of another shape, so not taken over: {", ".join(left)}'
     return said+'.'
 
-def _take_over(own, state, here, there, same):
+# %% ../nbs/15b_trainer.ipynb #22a15b02
+def _take_over(own, state, here, there, same, class_view=_class_view):
     "Copy what fits, in place: whether class scores moved, and the parts that have another shape"
     moved, left = False, set()
     for k in own.keys() & state.keys():
         old = state[k].to(own[k].dtype)
-        if k.endswith(('.cls.weight','.cls.bias')):
-            moved |= same and _take_classes(own[k], old, here, there)
+        if view := class_view(k):
+            moved |= same and _take_classes(own[k], old, here, there, view)
         elif own[k].shape==old.shape: own[k].copy_(old)
         else: left.add('.'.join(k.split('.')[:2]))
     return moved, sorted(left)
@@ -102,15 +112,17 @@ def start_from(
     same = det.activation==(desc.get('activation') or 'sigmoid')
     if find_coder(head['coder'])!=det.model.coder:  # then its offsets mean something else
         state = {k: v for k,v in state.items() if '.box.' not in k}
-    moved, left = _take_over(own, state, here, there, same)
-    heads = any('.box.' in k and own[k].shape==state[k].shape for k in own.keys() & state.keys())
+    view = getattr(det.model, 'class_view', _class_view)
+    moved, left = _take_over(own, state, here, there, same, view)
+    heads = any(_OFFSETS.search(k) and own[k].shape==state[k].shape
+                for k in own.keys() & state.keys())
     known = [n for n in det.vocab[1:] if moved and n in head['vocab']]
     anew = [n for n in det.vocab[1:] if n not in known]
     return _in_words(path, heads, known, anew, left if heads else ())
 
 # %% ../nbs/15b_trainer.ipynb #4c0d1a44
 _MISFITS = re.compile(
-    'izes? of tensor|size mismatch|feature map is|must be divisible|out of bounds')
+    'izes? of tensor|size mismatch|feature map is|must be divisible|out of bounds|Kernel size')
 
 @torch.no_grad()
 def _dry_run(net, x, cfg):
@@ -141,6 +153,17 @@ def _built(desc, body, maps, cfg):
     _dry_run(model, maps, cfg)
     return model.to(memory_format=torch.channels_last)
 
+# %% ../nbs/15b_trainer.ipynb #4c0d1a46
+def _whole_detector(data, cfg, weights):
+    "A detector of an architecture that brings its own body (lesson 24)"
+    more = dict(body_settings=cfg.body_settings, fit=cfg.fit if cfg.fit!='stretch' else None)
+    desc = dict(arch=cfg.arch, body=cfg.body, n_classes=len(data.vocab)-1)
+    desc |= {k: v for k,v in more.items() if v}
+    model = _built(desc, None, torch.zeros(1, 3, cfg.size, cfg.size), cfg)
+    det = Detector(model, data.vocab, desc, cfg.size, data.category_ids)
+    det.started = start_from(det, weights) or model.take_weights(weights)
+    return det
+
 # %% ../nbs/15b_trainer.ipynb #d0cb4b2d
 def new_detector(
     data, # `DetectionData`, for its vocabulary and category ids
@@ -150,6 +173,7 @@ def new_detector(
     "A detector for a data set, to be trained; raises WeightsError where weights cannot be had"
     cfg = cfg or NetConfig()
     arch, weights, _ = find_arch(cfg.arch), weights_path(cfg.weights), find_loss(cfg.loss)
+    if arch.whole: return _whole_detector(data, cfg, weights)
     settings = size_settings(cfg.body, cfg.size)|(cfg.body_settings or {})
     body = make_body(cfg.body, weights, cfg.levels or arch.levels, **settings)
     maps = _dry_run(body, torch.zeros(1, 3, cfg.size, cfg.size), cfg)
@@ -212,7 +236,7 @@ def detector_learner(
     loss = det.model.loss_func(cls_loss=cls_loss, box_weight=cfg.box_weight, matcher=matcher,
                                threshold=cfg.threshold)
     metrics = [*map(LossPart, loss.terms), _ImageMeanAP(det, decode)]
-    cbs = [table, *cbs]
+    cbs = [table, *getattr(det.model, 'callbacks', ()), *cbs]
     if cfg.max_steps: cbs.append(StopAfter(cfg.max_steps))
     if cfg.ema: cbs.append(AverageWeights(cfg.ema))
     learn = make_learner(dls, det.model, loss, metrics, r.wd, best_by='map50', cbs=cbs,

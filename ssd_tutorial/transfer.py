@@ -49,6 +49,8 @@ def _settings_of(detector):
     desc, size = head['description'], head['size']
     arch = find_arch(desc['arch'], desc.get('module'))
     own = {k: v for k,v in desc.items() if k in known and v is not None}
+    if arch.whole: return {k: v for k,v in own.items() if v!='own'}|dict(
+        size=size, weights=str(detector))
     cut = size_settings(desc['body'], size)  # follows from the size
     if 'body_settings' in own: own['body_settings'] = {
         k: v for k,v in own['body_settings'].items() if k not in cut} or None
@@ -67,7 +69,7 @@ def _refuse(detector, theirs, given):
     if 'weights' in given: raise DetectorError(
         f'--from {detector} and --weights {given["weights"]}: both say where to start. '
         'Give one of them.')
-    fitted = theirs['anchors']!='default' and 'anchors' not in given
+    fitted = theirs.get('anchors', 'default')!='default' and 'anchors' not in given
     if fitted and given.get('size', theirs['size'])!=theirs['size']: raise DetectorError(
         f'{detector} has anchors of its own, made for {theirs["size"]} px. Leave --size out, '
         'or give --anchors default.')
@@ -80,7 +82,7 @@ def config_like(
     "Settings to train on from a detector; DetectorError: none there, or a setting cannot be"
     theirs = _settings_of(detector)
     _refuse(detector, theirs, given)
-    if {'alpha','gamma'} & {*given} and theirs['loss']=='bce': theirs['loss'] = 'focal'
+    if {'alpha','gamma'} & {*given} and theirs.get('loss')=='bce': theirs['loss'] = 'focal'
     return TrainConfig(**theirs|given)
 
 # %% ../nbs/22_from_a_detector.ipynb #22a1001b

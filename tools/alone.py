@@ -59,6 +59,7 @@ LONG = (  # more than about 15 s on two cores
     '20e_fcos',
     '20d_matchers',
     '22_from_a_detector',
+    '24_torchvision_detectors',
     '91_cli',
     '91d_commands',
     'solutions/05_body',
