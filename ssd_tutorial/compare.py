@@ -6,7 +6,7 @@
 __all__ = ['Run', 'read_run', 'Comparison', 'compare_runs', 'by_settings']
 
 # %% ../nbs/26_compare.ipynb #26a00004
-import importlib, json, os, statistics
+import importlib, io, json, os, statistics
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from fastcore.basics import patch
@@ -246,14 +246,18 @@ def _by_chance(runs):
         'One seed each: how much of a difference is chance, these runs cannot say (lesson 26).')
 
 # %% ../nbs/26_compare.ipynb #26a00025
+def _png(fig):
+    file = io.BytesIO()
+    fig.savefig(file, format='png', dpi=100)
+    return file.getvalue()
+
 @patch
 def draw(self:Comparison,
 ): # matplotlib's Figure
     "Losses and mAP50 of each epoch, one colour a run; dashed: the training loss"
-    import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
-    plt.get_backend()  # then a notebook knows how to show a Figure
     fig = Figure(figsize=(8,3.2), layout='constrained')
+    fig._repr_png_ = lambda: _png(fig)  # a notebook that has drawn nothing yet shows it, too
     loss, ap = fig.subplots(1, 2)
     for i,r in enumerate(self.runs):
         x, how = range(1, len(r.rows)+1), dict(color=f'C{i%10}', lw=1.5)
@@ -273,13 +277,11 @@ def write(self:Comparison,
     folder, # to write into; other files in it stay
 )->list: # names of the files
     "The picture, and the table as Markdown and as CSV, one row a run; raises WriteError"
-    import io
     import pandas as pd
     from ssd_tutorial.system import save_whole
-    folder, picture = Path(folder), io.BytesIO()
-    self.draw().savefig(picture, format='png', dpi=100)
+    folder = Path(folder)
     cells = [dict(run=r.name, **{k: v[i] for k,v in self.rows()}) for i,r in enumerate(self.runs)]
-    content = {'compare.png': picture.getvalue(), 'compare.md': self._repr_markdown_().encode(),
+    content = {'compare.png': _png(self.draw()), 'compare.md': self._repr_markdown_().encode(),
                'compare.csv': pd.DataFrame(cells).to_csv(index=False).encode()}
     for name,data in content.items(): save_whole(data, folder/name)
     return list(content)

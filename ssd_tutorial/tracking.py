@@ -36,7 +36,8 @@ def step_figures(
 )->dict: # name → number
     "The loss, its terms, the length of the gradient, and the rate of each group that learns"
     parts = getattr(learn.loss_func, 'parts', {})
-    found = {'train/loss': float(learn.loss), 'train/gradient': getattr(learn, 'grad_norm', 0.)}
+    found = {'train/loss': float(learn.loss.detach()),
+             'train/gradient': getattr(learn, 'grad_norm', 0.)}
     found |= {f'train/{k}_loss': float(v) for k,v in parts.items()}
     rates = [h['lr'] for h in learn.opt.hypers]  # of the body's groups, then of the others'
     for i in range(learn.opt.frozen_idx, len(rates)):
@@ -151,8 +152,9 @@ class TrackRun(Callback):
 
     def before_fit(self):
         self.run = not hasattr(self, 'lr_finder')
+        if not self.run: return
         self.seen = len(self.learn.epoch_table.rows)
-        if self.run and not self.open: self._open(self.seen*len(self.dls.train))
+        if not self.open: self._open(self.seen*len(self.dls.train))
 
     def after_batch(self):
         if not self.training: return
@@ -172,6 +174,7 @@ def _open(self:TrackRun, step):
     if not step: _set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     title = f'{folder.absolute().parent.name}/{Path(self.out).stem}'
+    self.learn.add_cb(GradientNorm())
     with _quiet(): self.open = [f(folder, title, settings, step) for f in self.make.values()]
 
 @patch
@@ -203,7 +206,7 @@ def track_run(
 
 # %% ../nbs/26b_track.ipynb #26b00026
 def _tensorboard(folder, title, settings, step):
-    writer = _package('tensorboard').SummaryWriter(str(folder), purge_step=step or None)
+    writer = _package('tensorboard').SummaryWriter(str(folder), purge_step=step+1 if step else None)
     lines = [f'| {k} | {v} |' for k,v in settings.items()]
     writer.add_text('settings', '\n'.join(['| setting | value |', '|---|---|', *lines]), step)
     def log(figures, step):
