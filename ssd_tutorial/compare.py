@@ -245,12 +245,13 @@ def _by_chance(runs):
     if len(groups)>1 and not several: yield (
         'One seed each: how much of a difference is chance, these runs cannot say (lesson 26).')
 
-# %% ../nbs/26_compare.ipynb #26a00025
+# %% ../nbs/26_compare.ipynb #26a0004b
 def _png(fig):
     file = io.BytesIO()
     fig.savefig(file, format='png', dpi=100)
     return file.getvalue()
 
+# %% ../nbs/26_compare.ipynb #26a00025
 @patch
 def draw(self:Comparison,
 ): # matplotlib's Figure

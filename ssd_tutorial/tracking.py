@@ -184,6 +184,7 @@ def _tell_epoch(self:TrackRun):
         t.log(epoch_figures(self.learn), self.step)
         t.picture(np.asarray(page), self.step)
 
+# %% ../nbs/26b_track.ipynb #26b00037
 @patch
 def close(self:TrackRun):
     "The run is over, or interrupted"
