@@ -10,11 +10,11 @@ __all__ = ['read_data', 'stop_or_go', 'stopped', 'parted', 'explain_non_finite',
 
 # %% ../nbs/91d_commands.ipynb #b2643226
 # What the commands do: read, train, measure and detect, and say so.
-import contextlib, os, shlex, signal, sys, time
+import contextlib, importlib, os, shlex, signal, sys, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import click
-from .config import DetectorError, TrainConfig
+from .config import OF_MACHINE, DetectorError, TrainConfig
 from .faults import UserError
 from .options import run_config
 from .reports import (
@@ -169,20 +169,39 @@ def _sweep_notes(out, plots, resume):
         except WriteError as e: click.echo(f'The sweep is not kept: {e}', err=True)
     return EachSweep(note)
 
+# %% ../nbs/91d_commands.ipynb #91d26001
+def _run_log(det, data, rows, cfg, report, choice):
+    "What a run's log holds: enough to lay it beside others (lesson 26)"
+    from ssd_tutorial.runs import fingerprint
+    of_val = fingerprint(replace(data, splits=dict(val=data.valid)))['hash']
+    return dict(settings=asdict(cfg), report=report.to_dict(), score=choice, epochs=rows,
+                data=dict(fingerprint(data), val=of_val, name=data.name),
+                parameters=sum(p.numel() for p in det.model.parameters()),
+                ended=det.ended and det.ended.said)
+
 # %% ../nbs/91d_commands.ipynb #91c0f1c2
-def _finish_run(det, records, rows, cfg, out, plots):
+def _finish_run(det, data, rows, cfg, out, plots):
     "Measure the trained detector, choose its threshold, write what the run leaves, and say so"
+    records = data.valid
     found = det.find_in_records(records)
     report, choice = measure(det, records, found)
     if choice: det.score = choice['threshold']
     det.save(out)
-    log = dict(settings=asdict(cfg), report=report.to_dict(), score=choice, epochs=rows)
+    log = _run_log(det, data, rows, cfg, report, choice)
     click.echo(f'\n{report}\n\n{choice_text(choice, det.score)}\n')
     wrote = write_run(det, records, found, rows, log, out, plots)
     click.echo(f'Wrote {out} ({Path(out).stat().st_size/1e6:.1f} MB){wrote}.')
 
 def _unusual(**settings):  # a default need not be named
     return {k: v for k,v in settings.items() if v not in (None,'leave')}
+
+# %% ../nbs/91d_commands.ipynb #91d26002
+def _over(last, out):
+    "What is said where a run is finished already"
+    from ssd_tutorial.runs import last_path
+    why = f': {last["ended"]}' if last.get('ended') else '.'
+    return (f'Nothing to go on with: the run of {last_path(out)} is finished '
+            f'({len(last["rows"])} epochs); its detector is {out}{why}')
 
 # %% ../nbs/91d_commands.ipynb #91d27009
 def _data_to_train_on(args, cfg):
@@ -201,22 +220,22 @@ def run_training(
 ):
     "Read, train, save, measure, write what the run leaves"
     from ssd_tutorial.device import pick_device
-    from ssd_tutorial.runs import last_path, read_last, train_detector
+    from ssd_tutorial.runs import read_last, train_detector
     from ssd_tutorial.checkpoints import EpochRows
     start, cfg = time.time(), run_config(args)
     _among_others(out)
-    pick_device(cfg.device)  # no such device? Say it before the data is read
+    pick_device(cfg.device)  # no such device, or no tracker? Say it before the data is read
+    if cfg.track!='none': importlib.import_module('ssd_tutorial.tracking').find_trackers(cfg.track)
     last = read_last(out) if resume else None
     if last and last['finished'] and run_paths(out)['log'].is_file() and Path(out).is_file():
-        return click.echo(f'Nothing to go on with: the run of {last_path(out)} is finished '
-                          f'({len(last["rows"])} epochs); its detector is {out}.')
+        return click.echo(_over(last, out))
     with _first_says(): data = _data_to_train_on(args, cfg)
     notes = [EpochRows(lambda rows: _note_rows(rows, run_paths(out)['rows'])),
              _sweep_notes(out, not args['no_plots'], resume)] if _first() else []
-    wanted = TrainConfig(device=cfg.device) if resume else cfg
+    wanted = TrainConfig(**{k: getattr(cfg, k) for k in OF_MACHINE}) if resume else cfg
     det, rows = train_detector(data, wanted, True, out, resume, dict(args=args), notes)
     if not _first(): return
-    _finish_run(det, data.valid, rows, cfg, out, not args['no_plots'])
+    _finish_run(det, data, rows, cfg, out, not args['no_plots'])
     click.echo(f'It took {(time.time()-start)/60:.1f} minutes.')
 
 # %% ../nbs/91d_commands.ipynb #c678a3cf

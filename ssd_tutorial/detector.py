@@ -159,7 +159,7 @@ def detect_many(self:Detector,
         for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
             yield i, hw, self.from_input(f, hw)
 
-# %% ../nbs/15_detector.ipynb #fdde468b
+# %% ../nbs/15_detector.ipynb #15a25001
 @contextmanager
 def _with_masks(model):
     "Let a model that can give masks (lesson 24) give them"
@@ -169,6 +169,7 @@ def _with_masks(model):
     finally:
         if could: model.with_masks = was
 
+# %% ../nbs/15_detector.ipynb #fdde468b
 @patch
 def predict(self:Detector,
     x, # path, Pillow image, (H,W,3) uint8 array, (3,H,W) tensor 0–1; a list of these; or a folder

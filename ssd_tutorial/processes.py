@@ -191,6 +191,8 @@ def check(self:Group,
     if 'find' in (cfg.lr, cfg.unfrozen_lr): raise DetectorError(
         'The learning rate is found by one process: run the sweep without the launcher, '
         'then give the rate as a number.')
+    if cfg.max_minutes: raise DetectorError(
+        'Clocks differ between processes: leave max_minutes out, and give epochs or patience.')
 
 @patch
 def spread(self:Group,

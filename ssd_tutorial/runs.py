@@ -7,7 +7,7 @@ __all__ = ['LAST', 'DEMO', 'fingerprint', 'last_path', 'settings_of', 'read_last
 
 # %% ../nbs/15c_runs.ipynb #cce45fe0
 from .batches import find_preset, make_dls  # first: fastai without its warnings
-import hashlib, importlib, os, platform, random
+import contextlib, hashlib, importlib, os, platform, random
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 import numpy as np
@@ -90,7 +90,7 @@ _RUN = dict(finished=lambda v: isinstance(v, bool), out=_file_name, cfg=_cfg,
             data=_dict_of(_DATA), about=_or_none(_dict), spec=_or_none(_is_spec),
             writer=_or_none(_listed(_simple, 3, 3)))
 _ROWS = _listed(lambda r: isinstance(r, dict) and all(map(_simple, r.values())), 0, 10**6)
-_ENDED = dict(rows=_ROWS, best=_simple)
+_ENDED = dict(rows=_ROWS, best=_simple, ended=_or_none(_text))
 _STATE = dict(model=_dict, numbers=_dict, rows=_or_none(_ROWS), smooth=_pair, best=_pair,
               average=_pair, loaders=_or_none(_listed(_draws, 2, 2)))
 _PLACE = dict(phase=_whole(0, 9), epoch=_whole(0, 10**6), lr=_or_none(_real(0, 1e6)),
@@ -215,12 +215,14 @@ def epoch_done(self:RunFiles,
 
 # %% ../nbs/15c_runs.ipynb #04083397
 @patch
-def end(self:RunFiles):
+def end(self:RunFiles,
+    ended:str=None, # why before its last epoch, in words
+):
     "The run is over: the best detector is in place, last.ckpt keeps its history; raises WriteError"
     if is_first(): self.det.save(self.out)
     best = self.learn.keep_best
     self._write(finished=True, rows=self.learn.epoch_table.rows,
-                best=float(best.best) if best.best_state else None)
+                best=float(best.best) if best.best_state else None, ended=ended)
 
 # %% ../nbs/15c_runs.ipynb #14c0b176
 @patch
@@ -239,6 +241,13 @@ def resume(self:RunFiles,
     table = self.learn.epoch_table
     for row in table.rows: table.print_row(row)
     return self.phase, (last['lr'], last['state']) if last['epoch'] else None
+
+# %% ../nbs/15c_runs.ipynb #15c26002
+@patch
+def pause(self:RunFiles):
+    "The time is over: the detector is in place, and any process may go on; raises WriteError"
+    self.det.save(self.out)
+    save_whole({**read_last(self.out), 'writer': None}, last_path(self.out))
 
 # %% ../nbs/15c_runs.ipynb #5d1f7a0a
 def _start_smaller(cfg):
@@ -350,7 +359,7 @@ def _run_phases(learn, dls, cfg, progress, files=None, last=None):
     "Each phase, or what is left of them"
     first, place = files.resume(last) if last else (0, None)
     for i,phase in enumerate(plan_phases(cfg)):
-        if i<first: continue
+        if i<first or getattr(learn, 'ended', None): continue
         if files and not place: files.begin(i)
         try:
             with (memory_advice(_start_smaller(cfg)+_resume_later(files)),
@@ -361,6 +370,35 @@ def _run_phases(learn, dls, cfg, progress, files=None, last=None):
             if e.report: name_images(e.report, learn, dls)
             raise
         place = None
+
+# %% ../nbs/15c_runs.ipynb #15c26004
+def _lesson(name): return importlib.import_module(f'ssd_tutorial.{name}')
+
+def _resumed(last, cfg):
+    "The settings of an interrupted run, on this machine"
+    here = {k: getattr(cfg, k) for k in OF_MACHINE if k=='device' or k in cfg.given}
+    return replace(settings_of(last), **here)
+
+@contextlib.contextmanager
+def _followed(learn, det, data, cfg, out):
+    "Meanwhile a training ends when its settings say so, and is followed where they say"
+    if cfg.patience or cfg.max_minutes: learn.add_cbs(_lesson('stopping').endings(cfg))
+    if cfg.track=='none' or not is_first():
+        yield
+        return
+    follow = _lesson('tracking').track_run(cfg, det, data.valid, out)
+    try: yield learn.add_cb(follow)
+    finally: follow.close()
+
+# %% ../nbs/15c_runs.ipynb #15c26005
+def _end_run(det, learn, cfg, files, progress):
+    "Choose the epoch and leave the files as they shall stay; say why, if it ended early"
+    det.ended = end = getattr(learn, 'ended', None)
+    _choose_epoch(det, learn, cfg)
+    later = bool(end) and not end.final
+    hint = ' To go on: --resume (in Python: resume=True).' if files and later else ''
+    if end and progress: print(end.said+hint)
+    if files: files.pause() if later else files.end(end and end.said)
 
 # %% ../nbs/15c_runs.ipynb #ad961a8f
 def train_detector(
@@ -377,17 +415,18 @@ def train_detector(
     group, progress = _together(cfg), progress and is_first()
     if last:
         check_last(last, data, cfg, last_path(out))
-        cfg, about = replace(settings_of(last), device=cfg.device), last['about']
+        cfg, about = _resumed(last, cfg), last['about']
         if last['finished']: return Detector.load(out, cfg.device), last['rows']
     elif out and is_first(): _set_aside(out, progress)
     if group: group.wait()  # all have read last.ckpt, now it may be written
+    if cfg.track!='none': _lesson('tracking').find_trackers(cfg.track)  # not there? Say it now
     learn, dls, det = _prepare(data, cfg, progress, last, cbs)
     head = dict(cfg=asdict(cfg), data=fingerprint(data), about=about,
                 spec=det.model.spec and spec_to_dict(det.model.spec))
     files = RunFiles(out, det, learn, dls, head) if out else None
-    _run_phases(learn, dls, cfg, progress, files, last)
-    _choose_epoch(det, learn, cfg)
-    if files: files.end()
+    with _followed(learn, det, data, cfg, out):
+        _run_phases(learn, dls, cfg, progress, files, last)
+    _end_run(det, learn, cfg, files, progress)
     return det, learn.epoch_table.rows
 
 # %% ../nbs/15c_runs.ipynb #25d61e46

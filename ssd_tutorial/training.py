@@ -46,8 +46,7 @@ class EpochTable(Callback):
         show:bool=True, # False: keep the rows, print nothing
     ):
         self.show, self.headed = show, False
-        self.rows = []   # one dict per epoch
-        self.phase = ''  # a name for what is being trained
+        self.rows, self.phase = [], ''  # one dict per epoch; a name for what is being trained
 
     def after_create(self):
         self.learn.logger = noop
@@ -77,7 +76,7 @@ def after_train(self:EpochTable): self.bar.close()
 def after_cancel_fit(self:EpochTable):
     "Say where a fit was stopped"
     if hasattr(self, 'bar'): self.bar.close()
-    if not (self.show and self.run and self.iter): return
+    if not (self.show and self.run and self.training and self.iter): return  # or a whole epoch
     print(f'{self.phase:9}{self.epoch+1:6} stopped after {self.iter} of {self.n_iter} batches, '
           f'train_loss {float(self.learn.smooth_loss):.3f}', flush=True)
 
@@ -85,9 +84,8 @@ def after_cancel_fit(self:EpochTable):
 @patch
 def after_epoch(self:EpochTable):
     "Keep the epoch's figures, and print them"
-    figures = self.learn.final_record
-    if len(figures)<len(self.names): return
-    figures = dict(zip(self.names, map(float, figures)))
+    if len(self.learn.final_record)<len(self.names): return
+    figures = dict(zip(self.names, map(float, self.learn.final_record)))
     row = dict(phase=self.phase, epoch=self.epoch+1, **figures, seconds=time.time()-self.start)
     self.rows.append(row)
     self.print_row(row)
@@ -122,7 +120,9 @@ class MeanAP(Metric):
         self.truths += unpad(learn.y)
 
     @property
-    def value(self): return library_map(self.found, self.truths, self.n_classes)['map50']
+    def value(self):
+        self.figures = library_map(self.found, self.truths, self.n_classes)  # all, for who asks
+        return self.figures['map50']
 
     @property
     def name(self): return 'map50'
