@@ -158,6 +158,7 @@ def test_a_disk_that_fills_up_meanwhile(data, body, tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_the_next_one_removes(tmp_path):
     code = f"""
         import os
@@ -175,6 +176,7 @@ def test_a_killed_process_leaves_what_the_next_one_removes(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['maps-elsewhere-1-x']
 
 
+@pytest.mark.slow
 def test_without_a_block_it_goes_when_python_ends(tmp_path):
     code = f"""
         import sys
