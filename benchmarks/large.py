@@ -215,7 +215,7 @@ Measured on {m["machine"]["date"]} by `python benchmarks/large.py` on one thread
 {m["machine"]["cores"]} cores ({m["machine"]["system"]}); Python {m["machine"]["python"]}. Images \
 are links to 300 JPEGs of 32 pixels, so what grows here is everything but the decoding of large \
 photographs. Seconds are those of the processor; *by the clock* depends on what else the machine \
-does, here {m["machine"]["load"]:.0f} other programs' worth.
+does (load average here: {m["machine"]["load"]:.0f}).
 
 ## Two starts
 
