@@ -207,7 +207,7 @@ def text(m):
     line = lambda name, s: (
         f'| {name} | {s["seconds"]:.1f} s | {s["wall"]:.0f} s | {s["peak_gb"]:.2f} GB |'
     )
-    grown = ', '.join(f'{k["grown_mb"]:.0f} MB {where}' for where, k in kept.items())
+    grown = ', '.join(f'{k["grown_mb"]:.0f} MB with --cache {where}' for where, k in kept.items())
     peaks = ', '.join(f'{e["peak_gb"]:.2f} GB' for e in epochs)
     return f'''# Large data sets
 
