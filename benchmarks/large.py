@@ -207,7 +207,7 @@ def text(m):
     line = lambda name, s: (
         f'| {name} | {s["seconds"]:.1f} s | {s["wall"]:.0f} s | {s["peak_gb"]:.2f} GB |'
     )
-    grown = ', '.join(f'{k["grown_mb"]:.0f} MB {where}' for where, k in kept.items())
+    grown = ', '.join(f'{k["grown_mb"]:.0f} MB with --cache {where}' for where, k in kept.items())
     peaks = ', '.join(f'{e["peak_gb"]:.2f} GB' for e in epochs)
     return f'''# Large data sets
 
@@ -215,7 +215,7 @@ Measured on {m["machine"]["date"]} by `python benchmarks/large.py` on one thread
 {m["machine"]["cores"]} cores ({m["machine"]["system"]}); Python {m["machine"]["python"]}. Images \
 are links to 300 JPEGs of 32 pixels, so what grows here is everything but the decoding of large \
 photographs. Seconds are those of the processor; *by the clock* depends on what else the machine \
-does, here {m["machine"]["load"]:.0f} other programs' worth.
+does (load average here: {m["machine"]["load"]:.0f}).
 
 ## Two starts
 
