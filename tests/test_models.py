@@ -42,15 +42,6 @@ def config(name, **more):
     return TrainConfig(arch=f'torchvision/{name}', **plain | more)
 
 
-class Sharp(Callback):
-    "Few proposals, as a CPU likes it"
-
-    def before_fit(self):
-        heads = getattr(self.model.net, 'roi_heads', None)
-        if heads:
-            heads.fg_bg_sampler.batch_size_per_image = 64
-
-
 # ---- ours, in a program written as torchvision's reference scripts are
 
 
@@ -140,7 +131,7 @@ def judged(results, dataset, n_classes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch,fit', [('fpn', 'stretch'), ('fcos', 'pad')])
+@pytest.mark.parametrize('arch,fit', [('fpn', 'stretch')])
 def test_a_program_written_for_torchvision_trains_ours(data, arch, fit, capsys):
     "Nothing in it knows our names; its figure is that of our own measurement"
     torch.manual_seed(0)
@@ -161,7 +152,9 @@ def test_a_program_written_for_torchvision_trains_ours(data, arch, fit, capsys):
             wh = torch.tensor([image.shape[2], image.shape[1]] * 2)
             flags = torch.zeros(len(target['labels']), dtype=torch.bool)
             truth = dict(boxes_xyxy=target['boxes'] / wh, labels=target['labels'])
-            truths.append(truth | dict(difficult=flags, crowd=flags, size_hw=image.shape[1:]))
+            truths.append(
+                truth | dict(difficult=flags, crowd=flags, size_hw=torch.tensor(image.shape[1:]))
+            )
             o = model([image])[0]
             found.append(dict(boxes_xyxy=o['boxes'] / wh, labels=o['labels'], scores=o['scores']))
     assert abs(evaluate_found(found, truths, data.vocab).map50 - map50) < 0.02
@@ -246,17 +239,6 @@ def _three_steps(data, name):
     for f in found:
         assert f['boxes_xyxy'].min() >= 0 if len(f['labels']) else True
         assert {*f} == {'boxes_xyxy', 'scores', 'labels'}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name,passes', [(SSDLITE, 12), (FASTER, 6)])
-def test_light_ones_learn_eight_images(name, passes):
-    torch.manual_seed(0)
-    eight = generated_data('multiscale', 8, 1, size=96)
-    eight.splits.update(train=eight.train * 25, val=eight.train)
-    how = dict(bs=8, strength=0.0, epochs=passes, lr=1e-3)
-    _, rows = train_detector(eight, config(name, **how), progress=False, cbs=[Sharp()])
-    assert rows[-1]['map50'] >= 0.9
 
 
 def test_empty_and_crowd_and_flat(data):
