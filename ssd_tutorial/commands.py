@@ -177,7 +177,7 @@ def _run_log(det, data, rows, cfg, report, choice):
     return dict(settings=asdict(cfg), report=report.to_dict(), score=choice, epochs=rows,
                 data=dict(fingerprint(data), val=of_val, name=data.name),
                 parameters=sum(p.numel() for p in det.model.parameters()),
-                ended=det.ended and det.ended.said)
+                ended=getattr(getattr(det, 'ended', None), 'said', None))
 
 # %% ../nbs/91d_commands.ipynb #91c0f1c2
 def _finish_run(det, data, rows, cfg, out, plots):

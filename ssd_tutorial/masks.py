@@ -111,14 +111,14 @@ def mask_iou(
 
 # %% ../nbs/25_masks.ipynb #25a00038
 def masks_to_image(
-    masks:Tensor, # (D,S,S) probabilities 0–1, in the frame of the square input
+    masks:Tensor, # (D,S,S) probabilities 0–1, in the frame of the square input; or of the image
     size_hw, # (height, width) of the image, pixels
     fit:str='stretch', # how the image became the square, see lesson 15d
 )->list: # D run-length dicts, in pixels of the image
     "From the square input back to the image"
     h,w = (int(n) for n in size_hw)
-    side = masks.shape[-1]
-    part = content_box((h,w), side) if fit=='pad' else (0,0,side,side)
+    high,wide = masks.shape[-2:]
+    part = content_box((h,w), wide) if fit=='pad' else (0,0,wide,high)
     back = lambda m: np.asarray(Image.fromarray(m).resize((w,h), Image.BILINEAR, box=part))>=.5
     return [rle for m in masks.float().cpu().numpy() for rle in as_rles([back(m)])]
 

@@ -340,9 +340,12 @@ def test_the_command_takes_a_device(card, tmp_path, monkeypatch):
     assert run_config(dict(data=('x',), device='cpu')).device == 'cpu'
 
 
-@pytest.mark.parametrize('bf16,mode', [(False, 'fp16'), (True, 'bf16')])
-def test_one_kind_of_mixed_precision_on_a_gpu(data, bf16, mode):
-    "bfloat16 replaces fastai's float16 there; the CPU's hooks are not put on top of it"
+@pytest.mark.parametrize(
+    'bf16,card,mode', [(False, (7, 5), 'fp16'), (True, (7, 5), 'bf16'), (False, (8, 0), 'bf16')]
+)
+def test_one_kind_of_mixed_precision_on_a_gpu(data, monkeypatch, bf16, card, mode):
+    "bfloat16 where it is asked for or the card has it; the CPU's hooks are not put on top of it"
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *a: card)
     det = new_detector(data, TrainConfig(**SMALL))
     dls = make_dls(data, 64, 2, device='cpu')
     dls.device = 'cuda'

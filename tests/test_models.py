@@ -28,7 +28,7 @@ ALL = [n for n in list_models(module=detection) if 'keypoint' not in n]
 SSDLITE, FASTER = 'ssdlite320_mobilenet_v3_large', 'fasterrcnn_mobilenet_v3_large_320_fpn'
 LIGHT = (SSDLITE, FASTER)
 HEAVY = [n for n in ALL if n not in LIGHT]
-SIZES = {'ssd300_vgg16': 160}
+SIZES = {'ssd300_vgg16': 300}
 
 
 @pytest.fixture(scope='module')

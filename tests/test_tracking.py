@@ -237,9 +237,7 @@ def test_clearml_offline(data, tmp_path, capfd, monkeypatch):
     assert capfd.readouterr() == ('', '')
     (log,) = track_folder(out).glob('offline/*/metrics.jsonl')
     events = [e for line in log.read_text().splitlines() for e in json.loads(line)]
-    scalars = {
-        (e['metric'], e['variant'], e['iter']): e['value'] for e in events if 'value' in e
-    }
+    scalars = {(e['metric'], e['variant'], e['iter']): e['value'] for e in events if 'value' in e}
     assert scalars['epoch', 'map50', 2] == pytest.approx(rows[0]['map50'])
     assert ('train', 'loss', 1) in scalars
     assert len(list(track_folder(out).glob('offline/*.zip'))) == 1
