@@ -483,3 +483,26 @@ def test_the_command(data, tmp_path):
     r = CliRunner().invoke(main, ['train', '--data', str(tmp_path / 'voc'), *keypoints])
     assert r.exit_code == 2
     assert 'elbows' in r.output
+
+
+class Sharp(Callback):
+    "SSDlite's batch norms begin to follow at once; Faster R-CNN looks at 64 proposals, not 512"
+
+    def before_fit(self):
+        for m in self.model.net.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.momentum = 0.1
+        heads = getattr(self.model.net, 'roi_heads', None)
+        if heads:
+            heads.fg_bg_sampler.batch_size_per_image = 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name,bs,passes', [(SSDLITE, 8, 12), (FASTER, 4, 15)])
+def test_light_ones_learn_eight_images_by_heart(name, bs, passes):
+    eight = generated_data('multiscale', 8, 1, size=96)
+    eight.splits.update(train=eight.train * (25 if name == SSDLITE else 12), val=eight.train)
+    how = dict(bs=bs, strength=None, epochs=passes, lr=1e-3)
+    _, rows = train_detector(eight, config(name, **how), progress=False, cbs=[Sharp()])
+    print(rows[-1])
+    assert max(row['map50'] for row in rows) >= 0.9
