@@ -39,8 +39,12 @@ def find_in_registry(
         way = f'import {module} first' if module!='__main__' else (
             'first run the cell or script that registers it')
         raise DetectorError(f"{what} {name!r} is a user's own: {way}, then load again.")
-    known = ', '.join(registry)
-    raise DetectorError(f'No {what} {name!r} in this version; known: {known}. Update ssd_tutorial.')
+    near = [k for k in registry if k.startswith(str(name))]
+    near = near or get_close_matches(str(name), registry, 1)
+    hint = f'do you mean {near[0]}? Known' if near else 'known'
+    known = ', '.join(k for k,v in registry.items() if not getattr(v, 'refused', None))
+    raise DetectorError(f'No {what} {name!r} in this version; {hint}: {known}. '
+                        'Update ssd_tutorial.')
 
 # %% ../nbs/14c_settings.ipynb #11bd07de
 def find_arch(
