@@ -41,10 +41,9 @@ def find_in_registry(
         raise DetectorError(f"{what} {name!r} is a user's own: {way}, then load again.")
     near = [k for k in registry if k.startswith(str(name))]
     near = near or get_close_matches(str(name), registry, 1)
-    hint = f'do you mean {near[0]}? Known' if near else 'known'
+    hint = f'Do you mean {near[0]}?' if near else 'Update ssd_tutorial.'
     known = ', '.join(k for k,v in registry.items() if not getattr(v, 'refused', None))
-    raise DetectorError(f'No {what} {name!r} in this version; {hint}: {known}. '
-                        'Update ssd_tutorial.')
+    raise DetectorError(f'No {what} {name!r} in this version; known: {known}. {hint}')
 
 # %% ../nbs/14c_settings.ipynb #11bd07de
 def find_arch(

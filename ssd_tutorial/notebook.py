@@ -27,12 +27,13 @@ def _in_package(f):
 
 def _tidy_registries():
     "Lessons tested one after another in one process leave their own functions in registries"
-    for module,registry in (('grid','ARCHS'), ('formats','FORMATS')):
+    places = ('grid','ARCHS'), ('formats','FORMATS'), ('detector','FROM_TORCHVISION')
+    for module,registry in places:
         entries = getattr(sys.modules.get(f'ssd_tutorial.{module}'), registry, {})
         for name,entry in list(entries.items()):
-            own = {f.name: getattr(entry, f.name) for f in fields(entry)}
+            own = {} if callable(entry) else {f.name: getattr(entry, f.name) for f in fields(entry)}
             own = {k: _in_package(f) for k,f in own.items() if callable(f)}
-            entries[name] = replace(entry, **own)
+            entries[name] = replace(entry, **own) if own else _in_package(entry)
 
 # %% ../nbs/99_notebook.ipynb #49eefa7a
 NOISE = (
