@@ -14,7 +14,7 @@ import contextlib, importlib, os, shlex, signal, sys, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import click
-from .config import OF_MACHINE, DetectorError, TrainConfig
+from .config import OF_MACHINE, DetectorError, TrainConfig, is_first, n_processes
 from .faults import UserError
 from .options import run_config
 from .reports import (
@@ -81,28 +81,29 @@ def _progress(last, out, again):
     return f'Stopped after epoch {len(rows)} of {n}{so_far}; go on with: {again}'
 
 # %% ../nbs/91d_commands.ipynb #91d27001
-def _first():  # `is_first` of lesson 06c, which would import torch
-    return int(os.environ.get('RANK', 0))==0
-
 @contextlib.contextmanager
 def _first_says():
     "What all processes of a training find out alike, the first of them says"
     try: yield
     except (UserError, OSError):
-        if _first(): raise
+        if is_first(): raise
         raise SystemExit(2) from None
+
+def _stands(out, again):
+    "Where an interrupted run stands, in words"
+    from ssd_tutorial.runs import read_last
+    try: last = read_last(out)
+    except DetectorError: last = dict(state=None)
+    return _progress(last, out, again)
 
 # %% ../nbs/91d_commands.ipynb #7f20b584
 def stopped(
     out, # where the detector goes
 ):
     "After Ctrl-C: what is there, how to go on, and exit status 130"
-    from ssd_tutorial.runs import read_last
     named = '' if str(out)=='detector.pt' else f'--out {shlex.quote(str(out))} '
-    try: last = read_last(out)
-    except DetectorError: last = dict(state=None)
-    said = _progress(last, out, f'ssd-tutorial train {named}--resume')
-    if _first(): click.echo(f'\n{said}', err=True)
+    said = _stands(out, f'ssd-tutorial train {named}--resume')
+    if is_first(): click.echo(f'\n{said}', err=True)
     raise SystemExit(130)
 
 # %% ../nbs/91d_commands.ipynb #91d27003
@@ -110,25 +111,22 @@ def parted(
     out, # where the detector goes
 ):
     "Another process of this training is gone: what is there, how to go on, and exit status 2"
-    from ssd_tutorial.runs import read_last
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    try: last = read_last(out)
-    except DetectorError: last = dict(state=None)
-    said = _progress(last, out, 'the same command and --resume')
-    if _first(): click.echo(f'Error: another process of this training has ended. {said}', err=True)
+    said = _stands(out, 'the same command and --resume')
+    said = f'Error: another process of this training has ended. {said}'
+    if is_first(): click.echo(said, err=True)
     raise SystemExit(2)
 
 # %% ../nbs/91d_commands.ipynb #91d27008
 def _is_parting(error):
     "Whether an exchange between processes failed because one of them is gone"
-    said = str(error)
-    several = int(os.environ.get('WORLD_SIZE', 1))>1
-    return several and any(w in said for w in ('by peer','gloo','NCCL','Broken pipe','Timed out'))
+    lost = ('by peer','gloo','NCCL','Broken pipe','Timed out')
+    return n_processes()>1 and any(w in str(error) for w in lost)
 
 def _among_others(out):
     "In a training of several processes: be quiet unless first, and notice when another is gone"
-    if int(os.environ.get('WORLD_SIZE', 1))<2: return
-    if not _first(): sys.stdout = open(os.devnull, 'w')
+    if n_processes()<2: return
+    if not is_first(): sys.stdout = open(os.devnull, 'w')
     signal.signal(signal.SIGTERM, lambda *_: parted(out))
 
 # %% ../nbs/91d_commands.ipynb #457af99b
@@ -231,10 +229,10 @@ def run_training(
         return click.echo(_over(last, out))
     with _first_says(): data = _data_to_train_on(args, cfg)
     notes = [EpochRows(lambda rows: _note_rows(rows, run_paths(out)['rows'])),
-             _sweep_notes(out, not args['no_plots'], resume)] if _first() else []
+             _sweep_notes(out, not args['no_plots'], resume)] if is_first() else []
     wanted = TrainConfig(**{k: getattr(cfg, k) for k in OF_MACHINE}) if resume else cfg
     det, rows = train_detector(data, wanted, True, out, resume, dict(args=args), notes)
-    if not _first(): return
+    if not is_first(): return
     _finish_run(det, data, rows, cfg, out, not args['no_plots'])
     click.echo(f'It took {(time.time()-start)/60:.1f} minutes.')
 

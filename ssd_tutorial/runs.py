@@ -19,8 +19,9 @@ from fastcore.basics import patch
 from .anchors import spec_from_dict, spec_to_dict
 from .checkpoints import (
     load_training_state, loader_state, set_loader_state, training_state)
-from .config import (
-    ALLOWED, OF_MACHINE, DetectorError, TrainConfig, find_arch, find_coder, find_recipe)
+from ssd_tutorial.config import (
+    ALLOWED, OF_MACHINE, DetectorError, TrainConfig, find_arch, find_coder, find_recipe, is_first,
+    n_processes)
 from .training import NonFiniteLoss
 from .coverage import _all_objects
 from .detector import Detector
@@ -29,7 +30,7 @@ from .disk_cache import MapsFolder
 from .saved import (
     _dict_of, _listed, _or_none, _real, _settings, _simple, _text, _vocab, _whole, _wrong,
     read_archive, spec_fault)
-from .system import clear_parts, is_first, keep_memory, save_whole, usable_workers
+from .system import clear_parts, keep_memory, save_whole, usable_workers
 from .trainer import (
     detector_learner, name_images, new_detector, plan_phases, run_phase, shown_detector)
 from .training import EpochTable, shown_model
@@ -312,7 +313,7 @@ def _say(*words):
 def _together(cfg):
     "The processes that train together (lesson 27); None: alone. DetectorError: no such device"
     device = pick_device(cfg.device)
-    if int(os.environ.get('WORLD_SIZE', 1))<2: return None
+    if n_processes()<2: return None
     join = importlib.import_module('ssd_tutorial.processes').join
     group = join(device.type=='cpu')
     group.check(cfg)
