@@ -45,6 +45,7 @@ _SAYS = {401: 'it wants a password', 403: 'it may not be seen without a login',
          404: 'there is nothing at this address', 410: 'it has been removed',
          429: 'the server has had too many requests; try again later'}
 
+# %% ../nbs/28_photos.ipynb #581301f9
 def _check_answer(r, most):
     "DataError where the head of an answer says already that no image will come"
     if r.status_code!=200:
@@ -85,6 +86,7 @@ def _check_image(data):
         why = str(e.fault).removeprefix('the picture: ').rstrip('.')
         raise DataError(f'{why}. Check the address.') from None
 
+# %% ../nbs/28_photos.ipynb #8926e097
 def _why(e, seconds, total):
     "An error of the network in words"
     import requests
@@ -115,6 +117,7 @@ def _in_time(work, total):
         for r in opened: r.raw.shutdown()  # wake the thread, where urllib3 can
     raise error
 
+# %% ../nbs/28_photos.ipynb #ab67a7ef
 def fetch_image(
     url:str, # http or https
     most:int=MOST_BYTES, # bytes
@@ -145,6 +148,7 @@ def link_name(
     if Path(name).suffix.lower() not in IMAGE_SUFFIXES and parts.query: name += f'_{parts.query}'
     return safe_name(name, safe_name(parts.hostname))
 
+# %% ../nbs/28_photos.ipynb #dfcbc6a2
 class Links:
     "Fetches links in the background, in order and several at a time; other names stay as they are"
     def __init__(self,

@@ -34,6 +34,7 @@ def _copy(photo, folder, stem):
         with open_header(photo) as head: suffix = f'.{head.format.lower()}'
     return save_whole(Path(photo).read_bytes(), folder/f'{stem}{suffix}')
 
+# %% ../nbs/28_photos.ipynb #d5b1edcb
 def _yolo(out, d, photo, stem):
     from ssd_tutorial.system import save_whole
     (h,w), (boxes, labels) = d.size_hw, _inside(d)
@@ -73,7 +74,9 @@ def _crops(out, d, photo, stem):
         img.crop(box).save(file, 'JPEG', quality=95)
         save_whole(file.getvalue(), out/safe_name(d.vocab[l], f'class {l}')/f'{stem}_{i}.jpg')
 
-SAVES = dict(yolo=(_yolo, _yolo_names), voc=(_voc, None), crops=(_crops, None))  # one photo; the end
+# %% ../nbs/28_photos.ipynb #51452279
+# what writes one photo's, and what is left to write at the end
+SAVES = dict(yolo=(_yolo, _yolo_names), voc=(_voc, None), crops=(_crops, None))
 
 # %% ../nbs/28_photos.ipynb #28a40004
 class Saves:

@@ -10,11 +10,11 @@ __all__ = ['MOST_INPUT', 'scratch_folder', 'safe_name', 'is_video', 'split_video
 
 # %% ../nbs/28_photos.ipynb #28a10001
 # What a person may name: files, folders, patterns, lists, standard input, links; and videos apart.
-import atexit, glob, io, os, re, shutil, sys, tempfile, unicodedata, warnings
+import atexit, glob, io, os, re, shutil, sys, tempfile, unicodedata
 from functools import lru_cache
 from pathlib import Path
 import click
-from .faults import DataError, printable
+from .faults import DataError
 
 # %% ../nbs/28_photos.ipynb #28a20002
 @lru_cache(maxsize=None)
@@ -53,6 +53,7 @@ def is_video(
     return (head[4:8]==b'ftyp' and head[8:12] not in still or head[:4]==b'\x1a\x45\xdf\xa3'
             or head[:4]==b'RIFF' and head[8:11]==b'AVI')
 
+# %% ../nbs/28_photos.ipynb #d689d90e
 def split_videos(
     items, # of `find_photos`
 )->tuple: # list of photos, list of videos
@@ -82,6 +83,7 @@ def _of_pattern(pattern):
     n = len(found)
     raise DataError(f'{pattern}: {n} name{"s fit" if n>1 else " fits"}, and none is an image.')
 
+# %% ../nbs/28_photos.ipynb #e09d1fa3
 def _without(p, found, out):
     "What was found at p, but for what lies in folder `out` where that lies within p"
     if not out or not Path(p).is_dir(): return found
@@ -110,6 +112,7 @@ def _from_input():
     path.write_bytes(data)
     return path
 
+# %% ../nbs/28_photos.ipynb #f55891f6
 def _of_list(lines, folder, name, missing):
     "Items of a list; what is wrong with a line is collected in `missing`"
     items = []
@@ -140,6 +143,7 @@ def _of_one(x):
     if re.search(r'[*?\[]', text): return _of_pattern(text)
     raise DataError(f'{text}: no such file or folder. Check the path.')
 
+# %% ../nbs/28_photos.ipynb #dac5153a
 def _of_name(x, missing):
     if str(x)!='-' and not (str(x).startswith('@') and len(str(x))>1): return _of_one(x)
     if str(x)=='-':
@@ -151,6 +155,16 @@ def _of_name(x, missing):
                                            f'begins with @ is ./{x}.')
     return _of_list(_text_of(path).splitlines(), path.parent, str(path), missing)
 
+def _say_passed(n, kept, given, out):
+    "How many pictures of an earlier output were passed over; DataError where there are no others"
+    if n and not kept:
+        raise DataError(f'{", ".join(map(str, given))}: no photos but those in {out}, where the '
+                        'output goes. Name that folder itself, or another --out.')
+    if n:
+        click.echo(f'Passed over: {n} picture{"s" if n>1 else ""} in {out}, '
+                   'where the output goes.')
+
+# %% ../nbs/28_photos.ipynb #4c6c1b45
 def find_photos(
     given, # names: files, folders, patterns, @lists, - for standard input, links
     out=None, # folder of an earlier output, passed over where it lies within one of the folders
@@ -161,11 +175,5 @@ def find_photos(
     named = [(x, _of_name(x, gone)) for x in given]
     if gone and missing is None: raise DataError(gone[0][1])
     kept = [q for x,found in named for q in _without(x, found, out)]
-    n = sum(len(found) for _,found in named)-len(kept)
-    if n and not kept:
-        raise DataError(f'{", ".join(map(str, given))}: no photos but those in {out}, where the '
-                        'output goes. Name that folder itself, or another --out.')
-    if n:
-        click.echo(f'Passed over: {n} picture{"s" if n>1 else ""} in {out}, '
-                   'where the output goes.')
+    _say_passed(sum(len(found) for _,found in named)-len(kept), kept, given, out)
     return kept
