@@ -18,9 +18,8 @@ from .config import DetectorError
 from .detections import Detections
 from .faults import InstallError
 from .inputs import resize_square
-from .intake import open_batches, open_sized
+from .intake import as_items, is_link, open_batches, open_sized
 from .letterbox import content_box
-from .negatives import list_images
 
 # %% ../nbs/30_onnx.ipynb #30a0001e
 def _between(n, size):
@@ -176,23 +175,39 @@ def detect_many(self:OnnxDetector,
             yield i, hw, self.from_input(f, hw)
 
 # %% ../nbs/30_onnx.ipynb #30a00027
+def _name(x): return x if is_link(x) else Path(x).name if isinstance(x, (str,Path)) else ''
+
+@patch
+def predict_stream(self:OnnxDetector,
+    items, # images as for `predict`: anything that yields them
+    score:float=None, # lowest score to report; None: the detector's own
+    open=open_sized, # how an item is opened, see `open_batches`
+    progress:bool=False, # a bar
+    **how, # of `detect_many`: unreadable, bs, overlap, top_k
+): # yields `Detections`; `image_id` is the place among the items
+    "Boxes of many images, a batch of which is in memory; raises DataError as `predict` does"
+    names, score = [], self.score if score is None else score
+    def opened(x, at_least):
+        seen = open(x, at_least)
+        names.append(_name(x))
+        return seen
+    many = self.detect_many(items, opened, desc='predict', progress=progress, score=score, **how)
+    for i,hw,f in many: yield self.to_detections(f, hw, i, names.pop(0))
+
+# %% ../nbs/30_onnx.ipynb #30a00060
 @patch
 def predict(self:OnnxDetector,
-    x, # path, Pillow image, (H,W,3) uint8 array; a list of these; or a folder
+    x, # path, link, Pillow image, (H,W,3) uint8 array; or many, see `as_items`
     score:float=None, # lowest score to report; None: the detector's own
     overlap:float=.5, # IoU above which the weaker of two boxes of a class goes; None: keep all
     top_k:int=100, # most detections per image
     bs:int=16, # images in a batch
     progress:bool=True, # a bar over many images
     unreadable:list=None, # gets (path, reason) of each image left out; None: the first raises
-): # `Detections`; a list of them for a list or a folder
+): # `Detections`; a list of them for a folder, a pattern, a list, a generator
     "Boxes in pixels of the original, upright image; raises DataError where one cannot be read"
-    folder = isinstance(x, (str,Path)) and Path(x).is_dir()
-    if not folder and not isinstance(x, (list,tuple)):
-        return self.predict([x], score, overlap, top_k, bs, progress)[0]
-    items = list_images(x) if folder else list(x)
-    name = lambda i: Path(items[i]).name if isinstance(items[i], (str,Path)) else ''
-    how = dict(score=self.score if score is None else score, overlap=overlap, top_k=top_k)
-    many = self.detect_many(items, open_sized, unreadable, bs, 'predict',
-                            progress and len(items)>bs, **how)
-    return [self.to_detections(f, hw, i, name(i)) for i,hw,f in many]
+    items, many = as_items(x)
+    progress = progress and len(items)>bs if hasattr(items, '__len__') else progress
+    found = list(self.predict_stream(items, score, progress=progress, bs=bs, overlap=overlap,
+                                     top_k=top_k, unreadable=unreadable if many else None))
+    return found if many else found[0]
