@@ -328,10 +328,23 @@ def run_evaluation(
     if plots: _say_plots(write_plots(det, det.relabel(records, data.vocab), found, plots), plots)
 
 # %% ../nbs/91d_commands.ipynb #91d28001
-def _with_videos(videos):
-    "(video, what to do with it) of each"
-    return [(v, f'{v}: a video. Use: ssd-tutorial video {shlex.quote(str(v))}') for v in videos]
+def _with_videos(videos, det, out, no_pictures, how):
+    "Films among the photos: one of what was found, and its boxes; (film, what is wrong) of some"
+    bad, how = [], {k: v for k,v in how.items() if k in ('score','overlap','top_k')}
+    if videos: annotate = importlib.import_module('ssd_tutorial.video').annotate_video
+    for i,v in enumerate(videos):
+        name = Path(v).stem+(f'_{i}' if Path(v).stem in [Path(w).stem for w in videos[:i]] else '')
+        film = None if no_pictures else Path(out)/f'{name}_found.mp4'
+        try: report = annotate(det, v, film, Path(out)/f'{name}.jsonl', **how)
+        except UserError as e:
+            bad.append((v, str(e)))
+            continue
+        click.echo(f'{v}: {report}')
+        if report.stopped: raise KeyboardInterrupt
+        if report.fault: bad.append((v, f'{v}: {report.fault}. What could be read was written.'))
+    return bad
 
+# %% ../nbs/91d_commands.ipynb #91d29008
 def _say_bad(bad, n, most=20):
     "End with status 2 where something could not be read"
     if not bad: return
@@ -363,7 +376,7 @@ def run_prediction(
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
                                progress=len(items)>16, unreadable=bad, **how)
     bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
-    bad += _with_videos(videos)
+    bad += _with_videos(videos, det, out, no_pictures, how)
     _say_bad(bad, n)
 
 # %% ../nbs/91d_commands.ipynb #98458d07
