@@ -38,7 +38,7 @@ def _follow(url, seconds, opened):
         r.close()
         url = urljoin(url, r.headers['location'])
         if not re.match('https?://', url, re.I):
-            raise DataError(f'it redirects to {url[:80]}, which is no web address; the image is not there.')
+            raise DataError(f'it redirects to {url[:80]}, which is no web address.')
     raise DataError(f'it redirects more than {MOST_REDIRECTS} times.')
 
 _SAYS = {401: 'it wants a password', 403: 'it may not be seen without a login',
