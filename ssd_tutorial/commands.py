@@ -21,7 +21,7 @@ from .reports import (
     choice_text, contact_sheet, measure, report_text, run_paths, training_curve, write_json,
     write_plots, write_rows, write_run, write_sweep)
 from .results import (
-    own_numbers, spare_photos, write_predictions, write_results)
+    own_numbers, picture_paths, spare_photos, write_predictions, write_results)
 from .sources import find_photos, split_videos
 from .surroundings import fail
 
@@ -326,10 +326,22 @@ def run_evaluation(
     if plots: _say_plots(write_plots(det, det.relabel(records, data.vocab), found, plots), plots)
 
 # %% ../nbs/91d_commands.ipynb #91d28001
-def _with_videos(videos):
-    "(video, what to do with it) of each"
-    return [(v, f'{v}: a video. Use: ssd-tutorial video {shlex.quote(str(v))}') for v in videos]
+def _with_videos(videos, out, det, how):
+    "Detect in videos, too, each into a film of its name; returns (video, reason) of what failed"
+    from ssd_tutorial.film_command import run_video
+    bad, films = [], [p.with_suffix('.mp4') for p in picture_paths(out, videos)]
+    for v,film in zip(videos, films):
+        try:
+            if isinstance(v, str): raise DetectorError(f'{v}: a video. Download it first.')
+            film.parent.mkdir(parents=True, exist_ok=True)
+            report = run_video(v, film, det, **how)
+        except UserError as e: bad.append((v, str(e)))
+        else:
+            if report.stopped: raise KeyboardInterrupt
+            if report.fault: bad.append((v, f'{v}: {report.fault}'))
+    return bad
 
+# %% ../nbs/91d_commands.ipynb #91d28003
 def _say_bad(bad, n, most=20):
     "End with status 2 where something could not be read"
     if not bad: return
@@ -361,7 +373,7 @@ def run_prediction(
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
                                progress=len(items)>16, unreadable=bad, **how)
     bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
-    bad += _with_videos(videos)
+    bad += _with_videos(videos, out, det, how)
     _say_bad(bad, n)
 
 # %% ../nbs/91d_commands.ipynb #98458d07
