@@ -21,7 +21,7 @@ from .reports import (
     choice_text, contact_sheet, measure, report_text, run_paths, training_curve, write_json,
     write_plots, write_rows, write_run, write_sweep)
 from .results import (
-    own_numbers, picture_paths, spare_photos, write_predictions, write_results)
+    own_numbers, spare_photos, write_predictions, write_results)
 from .sources import find_photos, split_videos
 from .surroundings import fail
 
@@ -326,22 +326,23 @@ def run_evaluation(
     if plots: _say_plots(write_plots(det, det.relabel(records, data.vocab), found, plots), plots)
 
 # %% ../nbs/91d_commands.ipynb #91d28001
-def _with_videos(videos, out, det, how):
-    "Detect in videos, too, each into a film of its name; returns (video, reason) of what failed"
-    from ssd_tutorial.film_command import run_video
-    bad, films = [], [p.with_suffix('.mp4') for p in picture_paths(out, videos)]
-    for v,film in zip(videos, films):
-        try:
-            if isinstance(v, str): raise DetectorError(f'{v}: a video. Download it first.')
-            film.parent.mkdir(parents=True, exist_ok=True)
-            report = run_video(v, film, det, **how)
-        except UserError as e: bad.append((v, str(e)))
-        else:
-            if report.stopped: raise KeyboardInterrupt
-            if report.fault: bad.append((v, f'{v}: {report.fault}'))
+def _with_videos(videos, det, out, no_pictures, how):
+    "Films among the photos: one of what was found, and its boxes; (film, what is wrong) of some"
+    bad, how = [], {k: v for k,v in how.items() if k in ('score','overlap','top_k')}
+    if videos: annotate = importlib.import_module('ssd_tutorial.video').annotate_video
+    for i,v in enumerate(videos):
+        name = Path(v).stem+(f'_{i}' if Path(v).stem in [Path(w).stem for w in videos[:i]] else '')
+        film = None if no_pictures else Path(out)/f'{name}_found.mp4'
+        try: report = annotate(det, v, film, Path(out)/f'{name}.jsonl', **how)
+        except UserError as e:
+            bad.append((v, str(e)))
+            continue
+        click.echo(f'{v}: {report}')
+        if report.stopped: raise KeyboardInterrupt
+        if report.fault: bad.append((v, f'{v}: {report.fault}. What could be read was written.'))
     return bad
 
-# %% ../nbs/91d_commands.ipynb #91d28003
+# %% ../nbs/91d_commands.ipynb #91d29008
 def _say_bad(bad, n, most=20):
     "End with status 2 where something could not be read"
     if not bad: return
@@ -373,7 +374,7 @@ def run_prediction(
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
                                progress=len(items)>16, unreadable=bad, **how)
     bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
-    bad += _with_videos(videos, out, det, how)
+    bad += _with_videos(videos, det, out, no_pictures, how)
     _say_bad(bad, n)
 
 # %% ../nbs/91d_commands.ipynb #98458d07
