@@ -150,9 +150,16 @@ def detect_many(self:Detector,
     bs:int=16, # images in a batch
     desc:str='', # of the bar
     progress:bool=False, # a bar
+    tiles=None, # pixels: cut larger pictures into tiles of that side; True: of `size` (lesson 28b)
+    tta:bool=False, # look at mirrored and smaller copies, too (lesson 28b)
     **settings, # of `detect_batch`: score, overlap, top_k
 ): # yields (place in items, (height, width) of the image, detections as `from_input` gives them)
     "Detections of many images, a batch at a time; raises DataError, OutOfMemory"
+    if tiles or tta:
+        closely = import_module('ssd_tutorial.tiles').detect_closely
+        yield from closely(self, items, open, unreadable, bs, desc, progress, tiles=tiles, tta=tta,
+                           **settings)
+        return
     for batch in open_batches(items, open, self._at_least(), unreadable, bs, desc, progress):
         inputs = [self.input_of(img, hw) for _,img,hw in batch]
         if self.fit!='own': inputs = torch.stack(inputs)
@@ -179,14 +186,17 @@ def predict(self:Detector,
     bs:int=16, # images in a batch
     progress:bool=True, # a bar over many images
     unreadable:list=None, # gets (path, reason) of each image left out; None: the first raises
+    tiles=None, # cut large pictures, see `detect_many`
+    tta:bool=False, # look more than once, see `detect_many`
 ): # `Detections`; a list of them for a list or a folder
     "Boxes in pixels of the original, upright image; raises DataError where one cannot be read"
     folder = isinstance(x, (str,Path)) and Path(x).is_dir()
     if not folder and not isinstance(x, (list,tuple)):
-        return self.predict([x], score, overlap, top_k, bs, progress)[0]
+        return self.predict([x], score, overlap, top_k, bs, progress, None, tiles, tta)[0]
     items = list_images(x) if folder else list(x)
     name = lambda i: Path(items[i]).name if isinstance(items[i], (str,Path)) else ''
-    how = dict(score=self.score if score is None else score, overlap=overlap, top_k=top_k)
+    how = dict(score=self.score if score is None else score, overlap=overlap, top_k=top_k,
+               tiles=tiles, tta=tta)
     many = self.detect_many(items, open_sized, unreadable, bs, 'predict',
                             progress and len(items)>bs, **how)
     with _with_masks(self.model):
@@ -201,11 +211,12 @@ def find_in_records(self:Detector,
     top_k:int=100, # most detections per image
     bs:int=16, # images in a batch
     progress:bool=True, # a bar over the batches
+    **closely, # of `detect_many`: tiles, tta
 )->list: # one dict per image, see `from_input`
     "Detections for evaluation; raises DataError, OutOfMemory"
     load = lambda r, at_least: (r.load(at_least), r.size_hw)
     many = self.detect_many(records, load, None, bs, 'evaluate', progress,
-                            score=score, overlap=overlap, top_k=top_k)
+                            score=score, overlap=overlap, top_k=top_k, **closely)
     return [f for *_,f in many]
 
 PROTOCOLS = dict(  # name → which detections enter the measurement
