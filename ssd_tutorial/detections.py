@@ -79,17 +79,17 @@ def _aligned(boxes_px, labels, scores, n_names):
     return boxes_px[order], labels[order], scores[order]
 
 # %% ../nbs/00_detections.ipynb #25d00003
-def _picked(masks, places):
-    "The masks of some detections, where there are masks"
-    if masks is None: return None
-    return masks[places] if isinstance(masks, np.ndarray) else [masks[i] for i in places]
+def _picked(rows, places):
+    "The masks or the ids of some detections, where there are any"
+    if rows is None: return None
+    return rows[places] if isinstance(rows, np.ndarray) else [rows[i] for i in places]
 
-def _sorted_masks(masks, scores):
-    "Masks by score, best first; ValueError where there is not one for each"
+def _sorted_rows(rows, scores, what):
+    "Masks or ids by score, best first; ValueError where there is not one for each"
     scores = np.asarray(scores, np.float32).reshape(-1)
-    if masks is not None and len(masks)!=len(scores):
-        raise ValueError(f'{len(masks)} masks and {len(scores)} scores: give one of each')
-    return _picked(masks, np.argsort(-scores, kind='stable'))
+    if rows is not None and len(rows)!=len(scores):
+        raise ValueError(f'{len(rows)} {what} and {len(scores)} scores: give one of each')
+    return _picked(rows, np.argsort(-scores, kind='stable'))
 
 # %% ../nbs/00_detections.ipynb #c6c04568
 class _Rows:
@@ -99,9 +99,10 @@ class _Rows:
     def __getitem__(self, keep):
         "An index, slice, list of indices or mask → the `Detections` it keeps, best first"
         if isinstance(keep, (int, np.integer)): keep = [keep]
-        masks = _picked(self.masks, np.arange(len(self))[keep])
+        places = np.arange(len(self))[keep]
         return replace(self, boxes_px=self.boxes_px[keep], labels=self.labels[keep],
-                       scores=self.scores[keep], masks=masks)
+                       scores=self.scores[keep], masks=_picked(self.masks, places),
+                       ids=_picked(self.ids, places))
 
     @property
     def names(self)->list: # D strings
@@ -129,9 +130,12 @@ class Detections(_Rows):
     file_name:str='' # where the image came from
     category_ids:tuple=None # label → the data set's own category id; None: the label itself
     masks:object=None # (D,H,W) bool array or list of D run-length dicts, see lesson 25; None: none
+    ids:np.ndarray=None # (D,) int64, one object's identity in all frames of a video; None: none
 
     def __post_init__(self):
-        self.masks = _sorted_masks(self.masks, self.scores)
+        self.masks = _sorted_rows(self.masks, self.scores, 'masks')
+        if self.ids is not None: self.ids = np.asarray(self.ids, np.int64).reshape(-1)
+        self.ids = _sorted_rows(self.ids, self.scores, 'ids')
         rows = _aligned(self.boxes_px, self.labels, self.scores, len(self.vocab))
         self.boxes_px, self.labels, self.scores = rows
 
@@ -160,15 +164,16 @@ def draw_detections(
 def coco_results(
     dets:Detections, # what was found in one image
 )->list: # dicts: image_id, category_id, bbox [x,y,w,h] in pixels, score, file_name, category_name
-    "COCO results format, masks as run lengths: integer image ids, the set's own category ids"
+    "COCO results format, masks as run lengths: the set's own category ids, identities as track_id"
     ids = range(len(dets.vocab)) if dets.category_ids is None else dets.category_ids
     rows = zip(dets.boxes_px.tolist(), dets.labels.tolist(), dets.scores.tolist())
-    masks = [{}]*len(dets)
-    if dets.masks is not None: masks = [dict(segmentation=m) for m in _rle().as_rles(dets.masks)]
+    more = [{} for _ in dets.scores]
+    if dets.masks is not None: more = [dict(segmentation=m) for m in _rle().as_rles(dets.masks)]
+    if dets.ids is not None: more = [m|dict(track_id=int(i)) for m,i in zip(more, dets.ids)]
     return [dict(image_id=int(dets.image_id), category_id=int(ids[l]),
                  bbox=[x1,y1,x2-x1,y2-y1], score=s,
                  file_name=dets.file_name, category_name=dets.vocab[l], **m)
-            for ((x1,y1,x2,y2),l,s),m in zip(rows, masks)]
+            for ((x1,y1,x2,y2),l,s),m in zip(rows, more)]
 
 # %% ../nbs/00_detections.ipynb #23f58b72
 def save_results(

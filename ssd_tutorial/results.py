@@ -215,11 +215,11 @@ def spare_photos(
 # %% ../nbs/91b_reports.ipynb #3bf497fe
 def _draw(path, dets, to):
     "One annotated picture, or none; raises DataError (no photo) or WriteError (no picture)"
-    from ssd_tutorial.detections import draw_detections
     from ssd_tutorial.intake import open_picture
+    from ssd_tutorial.palette import draw_classes
     from ssd_tutorial.system import WriteError
     data = io.BytesIO()
-    draw_detections(dets, open_picture(path)).save(data, 'PNG')
+    draw_classes(dets, open_picture(path)).save(data, 'PNG')
     try: to.write_bytes(data.getvalue())
     except OSError as e:
         to.unlink(missing_ok=True)

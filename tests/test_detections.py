@@ -1,6 +1,7 @@
 "`Detections` on odd input: more of it than the lesson has room for"
 
 import json
+from dataclasses import replace
 import numpy as np, pytest
 from PIL import Image
 from ssd_tutorial.detections import (
@@ -50,6 +51,20 @@ def test_rows_stay_together_and_sorted():
 def test_labels_that_cannot_be_right_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         Detections(np.zeros((3, 4)), labels, [0.1, 0.2, 0.3], VOCAB, (20, 30))
+
+
+def test_identities_go_along():
+    dets = replace(some(5), ids=[10, 11, 12, 13, 14])
+    assert dets.ids.dtype == np.int64
+    of = dict(zip(dets.ids.tolist(), dets.scores.tolist()))
+    for keep in (slice(1, 4), [3, 0], dets.labels == 2, -1, np.array([], int)):
+        part = dets[keep]
+        assert [of[i] for i in part.ids.tolist()] == part.scores.tolist()
+    assert [i for one in dets.above(0.3) for i in one.ids.tolist()] == dets.ids[:3].tolist()
+    assert [r['track_id'] for r in coco_results(dets)] == dets.ids.tolist()
+    assert not any('track_id' in r for r in coco_results(some(5)))
+    with pytest.raises(ValueError, match='4 ids and 5 scores'):
+        replace(some(5), ids=[1, 2, 3, 4])
 
 
 def test_nothing_found(tmp_path):
