@@ -10,9 +10,10 @@ import os, warnings
 import click
 from .commands import (
     run_demo, run_evaluation, run_prediction, train_or_explain)
-from .options import (
+from ssd_tutorial.options import (
     COMPARE_OPTIONS, DEMO_OPTIONS, DOCTOR_OPTIONS, EVALUATE_OPTIONS, PREDICT_OPTIONS, TRAIN_OPTIONS,
-    resumed_args, with_full_paths, with_options, with_start)
+    resumed_args, with_full_paths, with_options, with_start,
+    with_tile_size)
 from .reports import write_json
 from .surroundings import InterruptibleGroup, one_line_errors, steady_streams
 
@@ -70,7 +71,8 @@ def evaluate(data, split, protocol, detector, json_path, results, plots, **how):
       ssd-tutorial evaluate --data VOCdevkit/VOC2007
       ssd-tutorial evaluate --data my_photos --split val --detector detector.pt --json report.json
     """
-    run_evaluation(data, split, protocol, detector, json_path, results, plots, **how)
+    run_evaluation(data, split, protocol, detector, json_path, results, plots,
+                   **with_tile_size(how))
 
 # %% ../nbs/91d_commands.ipynb #abb7c3ac
 @main.command()
@@ -85,7 +87,7 @@ def predict(photos, detector, out, no_pictures, device, **how):
       ssd-tutorial predict holiday.jpg
       ssd-tutorial predict --detector detector.pt holiday.jpg more_photos/ --out found --score 0.4
     """
-    run_prediction(photos, detector, out, no_pictures, device, **how)
+    run_prediction(photos, detector, out, no_pictures, device, **with_tile_size(how))
 
 # %% ../nbs/91d_commands.ipynb #5e22a4ee
 @main.command()

@@ -313,12 +313,13 @@ def run_evaluation(
     zero_based:bool=False, # corners of a VOC folder count from 0
     device='auto', # see `pick_device`
     bs:int=16, # images in a batch
+    **closer, # of `Detector.detect_many`: tiles, tta
 )->None:
     "Measure a detector, say how good it is, and write what is wanted; raises DataError"
     det, found = pick_detector(detector, device), []
     data = _read_split(source, split, on_error, zero_based, unlabelled)
     records, = data.splits.values()
-    report = det.evaluate(records, data.vocab, protocol, keep=found, bs=bs)
+    report = det.evaluate(records, data.vocab, protocol, keep=found, bs=bs, **closer)
     click.echo(report_text(report, records, data, shipped_name(detector)))
     if json_path: write_json(json_path, report.to_dict())
     if results: click.echo(write_results(det, found, records, data, results))

@@ -248,8 +248,9 @@ def evaluate(self:Detector,
     found = self.find_in_records(records, **how)
     report = evaluate_found(found, truth_of(records), self.vocab)
     if keep is not None: keep += found
+    closer = ''.join(f', {k}={how[k]}' for k in ('tiles','tta') if how.get(k))
     report.protocol = (f'{PROTOCOL}. Detections from a score of {how["score"]:g}, suppressed above '
-                       f'IoU {how["overlap"]}, at most {how["top_k"]} an image')
+                       f'IoU {how["overlap"]}, at most {how["top_k"]} an image{closer}')
     return report
 
 # %% ../nbs/15_detector.ipynb #e3145ce3

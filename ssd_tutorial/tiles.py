@@ -127,14 +127,14 @@ def views_of(
     size_hw, # (height, width) of the picture, pixels
     tile:int=None, # side of the smallest tiles, pixels; None: no tiles
     tta:bool=False, # test-time augmentation: each view mirrored as well, and the picture smaller
-    overlap:int=None, # of the smallest tiles, see `tile_windows`
+    share:float=OVERLAP, # of two neighbouring tiles, in sides of a tile
 )->list: # of `View`, the whole picture first
     "Where to look: at the whole picture, at tiles, at tiles twice as large and so on"
     h,w = (int(n) for n in size_hw)
-    windows, side, shared = [(0,0,w,h)], tile, overlap
+    windows, side = [(0,0,w,h)], tile
     while side and side<max(h,w):
-        windows += map(tuple, tile_windows((h,w), side, shared).tolist())
-        side, shared = 2*side, shared and 2*shared
+        windows += map(tuple, tile_windows((h,w), side, round(side*share)).tolist())
+        side *= 2
     if tta:
         x,y = (round(n*(1/SMALLER-1)/2) for n in (w,h))
         windows += [(-x,-y,w+x,h+y)]
@@ -162,8 +162,9 @@ def _inputs(det, image, views):
 # %% ../nbs/28b_large.ipynb #28b0002c
 def _shape(view): return view.window[2]-view.window[0], view.window[3]-view.window[1]
 
-def _looks(det, items, open, unreadable, bs, desc, progress, tile, tta):
+def _looks(det, items, open, unreadable, bs, desc, progress, *where):
     "All views of all pictures: place, size, number of views, view, input"
+    tile, *_ = where
     def both(item, at_least):  # as without tiles; and with every pixel
         img, hw = open(item, at_least)
         large = tile and max(hw)>tile and img.size[::-1]!=tuple(hw)
@@ -172,7 +173,7 @@ def _looks(det, items, open, unreadable, bs, desc, progress, tile, tta):
     for batch in open_batches(items, both, det._at_least(), unreadable, n, desc, progress):
         for i,(img,full),hw in batch:
             size_hw = full.size[::-1]
-            first, *more = views_of(size_hw, tile, tta)
+            first, *more = views_of(size_hw, *where)
             yield i, hw, size_hw, 1+len(more), first, det.input_of(img, hw)
             for _,same in groupby(more, _shape):
                 while some := list(islice(same, bs)):
@@ -190,11 +191,12 @@ def look_closely(
     progress:bool=False, # a bar
     tiles=None, # see `tile_side`
     tta:bool=False, # see `views_of`
+    share:float=OVERLAP, # likewise
     **settings, # of `detect_batch`; top_k holds for each view
 ): # yields (place in items, (height, width), a `place_found` per view)
     "What is found in every view of each picture, before it is merged; raises DataError"
-    looks = _looks(det, items, open, unreadable, bs, desc, progress, tile_side(tiles, det.size), tta)
-    seen = []
+    where = tile_side(tiles, det.size), tta, share
+    looks, seen = _looks(det, items, open, unreadable, bs, desc, progress, *where), []
     while some := list(islice(looks, bs)):
         inputs = [x for *_,x in some]
         if det.fit!='own': inputs = torch.stack(inputs)
@@ -204,7 +206,7 @@ def look_closely(
             yield i, hw, seen
             seen = []
 
-# %% ../nbs/28b_large.ipynb #28b00034
+# %% ../nbs/28b_large.ipynb #28b00031
 def _in_window(det, found, view, hw):
     "From the square input to fractions of the window, the mirror undone"
     if view.flip:
@@ -212,6 +214,7 @@ def _in_window(det, found, view, hw):
         found = {**found, 'boxes_xyxy': torch.stack([1-x2,y1,1-x1,y2], -1)}
     return det.from_input(found, _shape(view)[::-1])
 
+# %% ../nbs/28b_large.ipynb #28b00034
 def detect_closely(
     det, # `Detector`
     *args, # of `look_closely`
