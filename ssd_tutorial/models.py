@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ONE_STAGE', 'TWO_STAGES', 'FAMILIES', 'LOWEST', 'MEANINGLESS', 'NO_EPS', 'Family', 'image_targets',
            'TorchvisionModel', 'BodyPart', 'lent', 'GivenLosses', 'hand_over', 'take_classifier', 'take_detector',
-           'fetched', 'backbone_weights', 'own_size', 'torchvision_model', 'coco_detector']
+           'backbone_weights', 'own_size', 'torchvision_model', 'coco_detector']
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00006
 import inspect, re
@@ -23,7 +23,7 @@ from torchvision.models import detection, get_model_builder, get_model_weights, 
 from .body import TORCHVISION, WeightsError, _read_weights
 from .config import DetectorError, find_arch
 from .detector import FROM_TORCHVISION, Detector
-from .fetching import reach
+from .fetching import fetched
 from .grid import ARCHS, LOG_CODER, Arch, build_arch, register_arch
 from .ported import COCO_COLUMNS, COCO_IDS
 
@@ -323,16 +323,6 @@ def class_view(self:TorchvisionModel,
     if re.search(self.family.scores, name): return lambda v,n: v.unflatten(0, (-1,n))
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00047
-def fetched(
-    weights, # member of one of torchvision's enumerations of weights
-    error, # function of a reason → what to raise where they cannot be had
-)->dict: # state dict
-    "Published weights, asked for in seconds (lesson 05b)"
-    try:
-        reach(weights.url)
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except Exception as e: raise error(type(e).__name__) from None
-
 def backbone_weights(
     name:str, # in torchvision's registry
 ): # member of an enumeration, such as `ResNet50_Weights.IMAGENET1K_V1`
