@@ -14,7 +14,8 @@ import contextlib, importlib, os, shlex, signal, sys, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import click
-from .config import OF_MACHINE, DetectorError, TrainConfig, is_first, n_processes
+from .config import (
+    OF_MACHINE, DetectorError, TrainConfig, find_arch, is_first, n_processes)
 from .faults import UserError
 from .options import run_config
 from .reports import (
@@ -206,7 +207,7 @@ def _data_to_train_on(args, cfg):
     "Read a data set for training, and say what there is to say"
     data = read_data(args['data'], args['on_error'], cfg.seed, args['zero_based'],
                      args['negatives'], **_unusual(unlabelled=args['unlabelled'],
-                                                   masks='maskrcnn' in cfg.arch or None))
+                                                   masks=find_arch(cfg.arch).masks or None))
     stop_or_go(data, args['anyway'])
     return data
 

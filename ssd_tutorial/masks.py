@@ -16,7 +16,7 @@ from torch import Tensor
 from .augment import load_imgaug, rescale_boxes
 from .coco_map import to_coco_truth
 from .config import DetectorError
-from .detector import Detector, _with_masks
+from .detector import Detector, lent
 from .letterbox import content_box
 from .metrics import truth_of
 from .rle import _coco, as_rles, decode_masks, filled_note, segment_rle
@@ -181,7 +181,7 @@ def evaluate_masks(self:Detector,
 )->dict: # see `mask_map`
     "COCO's AP of masks; DetectorError where the model finds boxes only"
     if vocab is not None: records = self.relabel(records, vocab)
-    with _with_masks(self.model): found = self.find_in_records(records, **kwargs)
+    with lent(self.model, with_masks=True): found = self.find_in_records(records, **kwargs)
     if any('masks' not in f for f in found):
         raise DetectorError('This detector finds boxes and no masks: use `evaluate`.')
     return mask_map(found, mask_truth(records), len(self.vocab)-1)
