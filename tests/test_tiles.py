@@ -1,18 +1,22 @@
 """Large pictures in tiles: every pixel is seen, boxes come back where they belong, and an object is
 found once, whatever tiles cut it; views that agree change nothing."""
 
+import json
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import find_objects, label
 from torch import nn
+from ssd_tutorial.cli import main
 from ssd_tutorial.config import DetectorError
 from ssd_tutorial.detector import Detector
 from ssd_tutorial.faults import DataError
 from ssd_tutorial.letterbox import GREY
+from ssd_tutorial.records import DetectionData, make_record
 from ssd_tutorial.tiles import (
     cut_windows,
     detect_closely,
@@ -272,3 +276,30 @@ def test_refused():
     with pytest.raises(DetectorError, match='Masks'):
         det.predict(img, tiles=64)
     assert len([*detect_closely(det, [img], tiles=64)]) == 1  # boxes alone, as `evaluate` asks
+
+
+def test_commands(tmp_path, monkeypatch):
+    "Options reach the detector, one setting made of two of them; the report says what was done"
+    boxes = scattered(np.random.default_rng(6), (300, 400), 12, 10, 16)
+    img = picture((300, 400), boxes, np.ones(12, int))
+    Image.fromarray(img).save(tmp_path / 'a.png')
+    monkeypatch.setattr('ssd_tutorial.commands.pick_detector', lambda *_: squares_detector())
+    run, seen = CliRunner().invoke, {}
+    for way in ('', '--tiles', '--tile-size 80', '--tiles --tile-size 80 --tta'):
+        args = ['predict', str(tmp_path / 'a.png'), '--out', str(tmp_path / 'p'), *way.split()]
+        done = run(main, args)
+        assert done.exit_code == 0, done.output
+        seen[way] = len(json.loads((tmp_path / 'p' / 'predictions.json').read_text()))
+    assert [*seen.values()] == [0, 12, 12, 12]
+    objects = [dict(box_px=b, label=1) for b in boxes]
+    records = [make_record(tmp_path / 'a.png', 0, (300, 400), objects)]
+    data = DetectionData(dict(val=records), ('background', 'red'), name='squares')
+    monkeypatch.setattr('ssd_tutorial.commands.read_data', lambda *_, **__: data)
+    report = tmp_path / 'r.json'
+    args = ['evaluate', '--data', 'squares', '--tile-size', '80', '--tta', '--json', str(report)]
+    done = run(main, args)
+    assert done.exit_code == 0, done.output
+    figures = json.loads(report.read_text())
+    assert figures['protocol'].endswith(', tiles=80, tta=True')
+    assert figures['map50'] > 0.99
+    assert run(main, ['predict', 'a.jpg', '--tile-size', '8']).exit_code == 2
