@@ -76,16 +76,19 @@ def evaluate(data, split, protocol, detector, json_path, results, plots, **how):
 
 # %% ../nbs/91d_commands.ipynb #abb7c3ac
 @main.command()
-@click.argument('photos', nargs=-1, required=True, metavar='PHOTO_OR_DIR...')
+@click.argument('photos', nargs=-1, required=True, metavar='PHOTO...')
 @with_options(PREDICT_OPTIONS)
 @one_line_errors
 def predict(photos, detector, out, no_pictures, device, **how):
-    """Find objects in photos; write annotated pictures and predictions.json.
+    """Find objects in photos; write annotated pictures and predictions.json. A PHOTO is a file,
+    a folder, a pattern in quotes, a link, @LIST (a file with a path or a link a line), or - for
+    standard input.
 
     \b
     Example:
       ssd-tutorial predict holiday.jpg
       ssd-tutorial predict --detector detector.pt holiday.jpg more_photos/ --out found --score 0.4
+      ssd-tutorial predict 'photos/**/*.jpg' @more.txt https://example.org/cat.jpg --save yolo,crops
     """
     run_prediction(photos, detector, out, no_pictures, device, **with_tile_size(how))
 

@@ -22,7 +22,8 @@ from .reports import (
     choice_text, contact_sheet, measure, report_text, run_paths, training_curve, write_json,
     write_plots, write_rows, write_run, write_sweep)
 from .results import (
-    find_photos, spare_photos, with_own_ids, write_predictions, write_results)
+    own_numbers, spare_photos, write_predictions, write_results)
+from .sources import find_photos, split_videos
 from .surroundings import fail
 
 # %% ../nbs/91d_commands.ipynb #de751748
@@ -341,26 +342,44 @@ def run_evaluation(
     if results: click.echo(write_results(det, found, records, data, results))
     if plots: _say_plots(write_plots(det, ours, found, plots), plots)
 
+# %% ../nbs/91d_commands.ipynb #91d28001
+def _with_videos(videos):
+    "(video, what to do with it) of each"
+    return [(v, f'{v}: a video. Use: ssd-tutorial video {shlex.quote(str(v))}') for v in videos]
+
+def _say_bad(bad, n, most=20):
+    "End with status 2 where something could not be read"
+    if not bad: return
+    if n==1: fail(bad[0][1])
+    more = f' … and {len(bad)-most} more.' if len(bad)>most else ''
+    fail(f'{len(bad)} of {n} photos could not be read: '
+         f'{" ".join(w for _,w in bad[:most])}{more}')
+
 # %% ../nbs/91d_commands.ipynb #91c0f1c3
 def run_prediction(
-    photos, # paths of photos and folders
+    photos, # names, see `find_photos`
     detector=None, # as for `pick_detector`
     out='predictions', # folder to write into
-    no_pictures:bool=False, # only predictions.json
+    no_pictures:bool=False, # no annotated pictures
     device='auto', # see `pick_device`
-    **how, # of `Detector.predict`: score, overlap, bs
+    save:str='', # kinds of labels, with commas between, see `Saves`
+    **how, # of `Detector.predict_stream`: score, overlap, bs
 ):
     "Detect, write, and end with status 2 where photos could not be read; raises DataError"
-    paths, bad = find_photos(photos, out), []
-    if not no_pictures: spare_photos(paths, out)
+    from ssd_tutorial.links import Links
+    from ssd_tutorial.intake import open_sized
+    from ssd_tutorial.saves import Saves
+    bad = []
+    items, videos = split_videos(find_photos(photos, out, bad))
+    n = len(items)+len(videos)+len(bad)
+    spare_photos(items, out, not no_pictures)
     det = pick_detector(detector, device)
-    found = det.predict(paths, unreadable=bad, **how)
-    lost = {p for p,_ in bad}
-    read = [p for p in paths if p not in lost]
-    if found: bad += write_predictions(read, with_own_ids(read, found), out, not no_pictures)
-    if not bad: return
-    if len(paths)==1: fail(bad[0][1])
-    fail(f'{len(bad)} of {len(paths)} photos could not be read: {" ".join(w for _,w in bad)}')
+    saves, number, links = Saves(save, out, det.vocab), own_numbers(items), Links(items)
+    found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
+                               progress=len(items)>16, unreadable=bad, **how)
+    bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
+    bad += _with_videos(videos)
+    _say_bad(bad, n)
 
 # %% ../nbs/91d_commands.ipynb #98458d07
 def write_demo(

@@ -23,10 +23,9 @@ from .config import DetectorError, find_in_registry
 from .detections import Detections
 from .device import memory_advice, pick_device
 from .inputs import to_input
-from .intake import match_labels, open_batches, open_sized
+from .intake import as_items, is_link, match_labels, open_batches, open_sized
 from . import nms  # noqa: F401  gives models `decode` and `find`
 from .metrics import PROTOCOL, evaluate_found, truth_of
-from .negatives import list_images
 from .saved import FORMAT, STANDARD, read_model, shipped_path
 from .system import save_whole
 
@@ -182,30 +181,46 @@ def lent(
         for k,v in before.items(): delattr(part, k) if v is _ABSENT else setattr(part, k, v)
 
 # %% ../nbs/15_detector.ipynb #fdde468b
+def _name(x): return x if is_link(x) else Path(x).name if isinstance(x, (str,Path)) else ''
+
+@patch
+def predict_stream(self:Detector,
+    items, # images as for `predict`: anything that yields them, a camera without end even
+    score:float=None, # lowest score to report; None: the detector's own
+    open=open_sized, # how an item is opened, see `open_batches`
+    progress:bool=False, # a bar
+    **how, # of `detect_many`: unreadable, bs, overlap, top_k, tiles, tta
+): # yields `Detections`; `image_id` is the place among the items
+    "Boxes of many images, a batch of which is in memory; raises DataError as `predict` does"
+    names, score = [], self.score if score is None else score
+    def opened(x, at_least):
+        seen = open(x, at_least)
+        names.append(_name(x))
+        return seen
+    opened.again = open  # for tiles: the same item, with all its pixels
+    many = self.detect_many(items, opened, desc='predict', progress=progress, score=score, **how)
+    with lent(self.model, with_masks=True):
+        for i,hw,f in many: yield self.to_detections(f, hw, i, names.pop(0))
+
+# %% ../nbs/15_detector.ipynb #15a28001
 @patch
 def predict(self:Detector,
-    x, # path, Pillow image, (H,W,3) uint8 array, (3,H,W) tensor 0–1; a list of these; or a folder
+    x, # path, link, Pillow image, (H,W,3) uint8 array, (3,H,W) tensor 0–1; or many, see `as_items`
     score:float=None, # lowest score to report; None: the detector's own
     overlap:float=.5, # IoU above which the weaker of two boxes of a class goes; None: keep all
     top_k:int=100, # most detections per image
     bs:int=16, # images in a batch
     progress:bool=True, # a bar over many images
     unreadable:list=None, # gets (path, reason) of each image left out; None: the first raises
-    tiles=None, # cut large pictures, see `detect_many`
-    tta:bool=False, # look more than once, see `detect_many`
-): # `Detections`; a list of them for a list or a folder
+    **closer, # tiles, tta: see `detect_many`
+): # `Detections`; a list of them for a folder, a pattern, a list, a generator
     "Boxes in pixels of the original, upright image; raises DataError where one cannot be read"
-    folder = isinstance(x, (str,Path)) and Path(x).is_dir()
-    if not folder and not isinstance(x, (list,tuple)):
-        return self.predict([x], score, overlap, top_k, bs, progress, None, tiles, tta)[0]
-    items = list_images(x) if folder else list(x)
-    name = lambda i: Path(items[i]).name if isinstance(items[i], (str,Path)) else ''
-    how = dict(score=self.score if score is None else score, overlap=overlap, top_k=top_k,
-               tiles=tiles, tta=tta)
-    many = self.detect_many(items, open_sized, unreadable, bs, 'predict',
-                            progress and len(items)>bs, **how)
-    with lent(self.model, with_masks=True):
-        return [self.to_detections(f, hw, i, name(i)) for i,hw,f in many]
+    items, many = as_items(x)
+    progress = progress and len(items)>bs if hasattr(items, '__len__') else progress
+    how = dict(bs=bs, overlap=overlap, top_k=top_k, **closer)
+    found = list(self.predict_stream(items, score, progress=progress,
+                                     unreadable=unreadable if many else None, **how))
+    return found if many else found[0]
 
 # %% ../nbs/15_detector.ipynb #6f52378f
 @patch

@@ -27,17 +27,21 @@ from .records import DetectionData, make_record
 # %% ../nbs/03h_load.ipynb #825e8673
 def list_images(
     folder, # to search, with its subfolders
+    videos:list=None, # gets the paths of videos; None: they are left out, with a warning
 )->list: # of paths, sorted
     "All images of a folder, with a warning on those we cannot open; `DataError` without any"
     inventory = take_inventory(folder)
     found, suffixes = inventory.pictures, [p.suffix.lower() for p in inventory.others]
     other = [s for s in suffixes if s in _OTHER_SUFFIXES|VIDEO_SUFFIXES]
+    if videos is not None:
+        videos += sorted(p for p in inventory.others if p.suffix.lower() in VIDEO_SUFFIXES)
+        other = [s for s in other if s not in VIDEO_SUFFIXES]
     film = VIDEO_SUFFIXES.intersection(other)
     convert = ['convert to JPEG']*bool({*other}-film)
     how = ' and '.join(convert+['extract frames of videos']*bool(film))
     kinds, s = ', '.join(sorted({*other})), 's'*(len(other)>1)
     left = f'{len(other)} file{s} left out: {kinds} ({how})' if other else ''
-    if not found:
+    if not (found or videos):
         known = ', '.join(sorted(IMAGE_SUFFIXES))
         raise DataError(f'{folder}: no image files ({known}){"; "*bool(left)}{left}.')
     if left: warnings.warn(f'{folder}: {left}', stacklevel=2)
@@ -52,7 +56,6 @@ def _is_data_set(source):
     inventory = take_inventory(root)
     return bool(_formats_in(inventory, []))
 
-# %% ../nbs/03h_load.ipynb #5df5743d
 @contextmanager
 def _recalled_looks(root):
     "A look at images of a folder that does not decode unchanged files again (lesson 03l)"
@@ -62,6 +65,7 @@ def _recalled_looks(root):
     try: yield known.look
     finally: known.keep_looks()
 
+# %% ../nbs/03h_load.ipynb #5df5743d
 def pictures_without(
     source, # a data set, of which `train` is taken; or a folder of images without labels
     vocab, # names that must not be on them, background first

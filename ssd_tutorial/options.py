@@ -101,7 +101,10 @@ PREDICT_OPTIONS = (
         help="Lowest score to report.  [default: the detector's own]"),
     opt('--overlap', default=.5, type=click.FloatRange(0, 1),
         help='IoU above which the weaker of two boxes of a class goes.'),
-    opt('--no-pictures', is_flag=True, help='Write only predictions.json.'),
+    opt('--no-pictures', is_flag=True, help='No annotated pictures.'),
+    opt('--save', default='', metavar='KIND,...',
+        help='Write labels too, into folders of these names: yolo, voc (data sets, to correct and '
+             'to train on), crops (each object cut out).'),
     *CLOSER_OPTIONS, _batch, _device)
 
 # %% ../nbs/91c_options.ipynb #3d0baa09

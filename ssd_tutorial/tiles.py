@@ -164,11 +164,11 @@ def _shape(view): return view.window[2]-view.window[0], view.window[3]-view.wind
 
 def _looks(det, items, open, unreadable, bs, desc, progress, *where):
     "All views of all pictures: place, size, number of views, view, input"
-    tile, *_ = where
+    (tile, *_), again = where, getattr(open, 'again', open)
     def both(item, at_least):  # as without tiles; and with every pixel
         img, hw = open(item, at_least)
         large = tile and max(hw)>tile and img.size[::-1]!=tuple(hw)
-        return (img, open(item, None)[0] if large else img), hw
+        return (img, again(item, None)[0] if large else img), hw
     n = 1 if tile else bs  # large pictures are opened one at a time
     for batch in open_batches(items, both, det._at_least(), unreadable, n, desc, progress):
         for i,(img,full),hw in batch:

@@ -12,7 +12,7 @@ from PIL import Image
 from ssd_tutorial.cli import main
 from ssd_tutorial.commands import pick_detector
 from ssd_tutorial.reports import has_learnt
-from ssd_tutorial.results import find_photos
+from ssd_tutorial.sources import find_photos
 from ssd_tutorial.config import DetectorError
 from ssd_tutorial.detector import Detector
 from ssd_tutorial.saved import card_path, shipped

@@ -774,7 +774,7 @@ def test_folder_with_files_left_out(tmp_path, monkeypatch, recwarn):
 
 def test_command_says_what_it_leaves_out(tmp_path):
     "ssd-tutorial predict FOLDER goes through `find_photos`"
-    from ssd_tutorial.results import find_photos
+    from ssd_tutorial.sources import find_photos
 
     Image.new('RGB', (6, 4)).save(tmp_path / 'a.jpg')
     (tmp_path / 'b.dng').touch()

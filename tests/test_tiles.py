@@ -244,7 +244,10 @@ def test_a_jpeg_is_decoded_whole_for_its_tiles(tmp_path):
     boxes = scattered(rng, (1200, 1600), 20, 10, 16)
     img = picture((1200, 1600), boxes, np.ones(20, int))
     Image.fromarray(img).save(tmp_path / 'a.jpg', quality=100, subsampling=0)
-    found = squares_detector().predict(tmp_path / 'a.jpg', tiles=64)
+    Image.fromarray(img[:, ::-1]).save(tmp_path / 'b.jpg', quality=100, subsampling=0)
+    found, other = squares_detector().predict(tmp_path, tiles=64, progress=False)
+    assert (found.file_name, other.file_name) == ('a.jpg', 'b.jpg')
+    assert len(other) == 20
     assert found.size_hw == (1200, 1600)
     order = lambda b: b[np.lexsort(b.T)]
     assert len(found) == 20
