@@ -413,7 +413,8 @@ def test_pictures_without_labels_are_looked_at_once(kept, tmp_path):
     first, seen = looked(lambda: pictures_without(folder, ('background', 'cat')))
     assert seen == ['0.png', '1.png', '2.png', '3.png']
     again, seen = looked(lambda: pictures_without(folder, ('background', 'cat')))
-    assert seen == [] and [r.size_hw for r in again] == [r.size_hw for r in first]
+    assert seen == []
+    assert [r.size_hw for r in again] == [r.size_hw for r in first]
     (folder / '2.png').write_bytes((folder / '1.png').read_bytes())
     (folder / '3.png').write_bytes(b'no picture')
     with pytest.raises(DataError, match='3.png'):

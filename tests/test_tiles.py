@@ -91,7 +91,8 @@ def test_windows_cover_and_overlap(h, w, tile, data):
     windows = tile_windows((h, w), tile, overlap)
     for axis, side in ((0, w), (1, h)):
         starts, ends = (np.unique(windows[:, axis + k]) for k in (0, 2))
-        assert starts[0] == 0 and ends[-1] == side
+        assert starts[0] == 0
+        assert ends[-1] == side
         assert (ends - starts == min(tile, side)).all()
         assert (ends[:-1] - starts[1:] >= overlap).all()
         if len(starts) > 1:  # and no more tiles than that takes
@@ -109,8 +110,10 @@ def test_windows_cut_as_slices_do():
     (beyond,) = cut_windows(pixels, np.array([[-7, -5, 233, 152]]))
     assert beyond.shape == (157, 240, 3)
     assert (beyond[5:155, 7:237] == pixels).all()
-    assert (beyond[:5] == GREY).all() and (beyond[:, :7] == GREY).all()
-    assert (beyond[155:] == GREY).all() and (beyond[:, 237:] == GREY).all()
+    assert (beyond[:5] == GREY).all()
+    assert (beyond[:, :7] == GREY).all()
+    assert (beyond[155:] == GREY).all()
+    assert (beyond[:, 237:] == GREY).all()
 
 
 @given(st.integers(40, 5000), st.integers(40, 5000), TILE, st.integers(0, 2**31))
@@ -203,7 +206,8 @@ def test_small_pictures_are_left_alone(fit):
     before = det.model.seen
     tiled = det.predict(img, tiles=64)
     assert det.model.seen == before + 1
-    assert (tiled.boxes_px == plain.boxes_px).all() and (tiled.labels == plain.labels).all()
+    assert (tiled.boxes_px == plain.boxes_px).all()
+    assert (tiled.labels == plain.labels).all()
 
 
 @pytest.mark.parametrize('fit', ['stretch', 'pad', 'own'])
@@ -235,7 +239,8 @@ def test_one_image_or_many_in_any_batch(tmp_path):
             many = det.predict(tmp_path, bs=bs, progress=False, **how)
             assert [d.file_name for d in many] == ['0.png', '1.png', '2.png']
             for a, b in zip(one_by_one, many, strict=True):
-                assert (a.boxes_px == b.boxes_px).all() and a.size_hw == b.size_hw
+                assert (a.boxes_px == b.boxes_px).all()
+                assert a.size_hw == b.size_hw
 
 
 def test_a_jpeg_is_decoded_whole_for_its_tiles(tmp_path):
