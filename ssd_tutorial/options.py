@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'CLOSER_OPTIONS', 'EVALUATE_OPTIONS', 'PREDICT_OPTIONS', 'DOCTOR_OPTIONS', 'DEMO_OPTIONS',
-           'COMPARE_OPTIONS', 'SPELLED', 'BY_HAND', 'PYTHON_ONLY', 'SETTINGS', 'SAID', 'NET_OPTIONS', 'TRAIN_OPTIONS',
-           'OF_PROCESS', 'opt', 'with_tile_size', 'checked_setting', 'setting_option', 'with_options', 'split_epochs',
-           'run_config', 'with_start', 'with_full_paths', 'train_defaults', 'resumed_args']
+           'COMPARE_OPTIONS', 'VIDEO_OPTIONS', 'SPELLED', 'BY_HAND', 'PYTHON_ONLY', 'SETTINGS', 'SAID', 'NET_OPTIONS',
+           'TRAIN_OPTIONS', 'OF_PROCESS', 'opt', 'with_tile_size', 'checked_setting', 'setting_option', 'with_options',
+           'split_epochs', 'run_config', 'with_start', 'with_full_paths', 'train_defaults', 'resumed_args']
 
 # %% ../nbs/91c_options.ipynb #a70e6546
 import os
@@ -124,6 +124,25 @@ DEMO_OPTIONS = (
 COMPARE_OPTIONS = (
     opt('--out', default='comparison', type=_FOLDER,
         help='Folder for compare.png, compare.md and compare.csv.'),)
+
+# %% ../nbs/91c_options.ipynb #91c29001
+VIDEO_OPTIONS = (
+    _detector,
+    opt('--out', type=_FILE,
+        help='Film to write: .mp4, .m4v or .mov.  [default: NAME_found.mp4 here]'),
+    opt('--json', 'json_path', type=_FILE,
+        help='Write all detections here too: a line of JSON for each frame.'),
+    opt('--every', default=1, type=click.IntRange(1), help='Look at each N-th frame only.'),
+    opt('--start', default=0., type=click.FloatRange(0), help='Second to begin at.'),
+    opt('--seconds', type=click.FloatRange(0, min_open=True),
+        help='How many.  [default: to the end]'),
+    opt('--score', type=click.FloatRange(0, 1),
+        help="Lowest score to report.  [default: the detector's own]"),
+    opt('--overlap', default=.5, type=click.FloatRange(0, 1),
+        help='IoU above which the weaker of two boxes of a class goes.'),
+    opt('--batch-size', 'bs', default=8, type=click.IntRange(1),
+        help='Frames that go through the network at once.'),
+    _device)
 
 # %% ../nbs/91c_options.ipynb #5c0e7d21
 SPELLED = dict(below='--freeze-below', bs='--batch-size', num_workers='--workers')
