@@ -9,7 +9,8 @@ __all__ = ['main', 'train', 'evaluate', 'predict', 'export', 'doctor', 'demo', '
 import os, warnings
 import click
 from .commands import (
-    run_demo, run_evaluation, run_export, run_prediction, train_or_explain)
+    run_demo, run_evaluation, run_prediction, train_or_explain)
+from .export_command import run_export
 from .film_command import video_or_explain
 from .options import (
     COMPARE_OPTIONS, DEMO_OPTIONS, DOCTOR_OPTIONS, EVALUATE_OPTIONS, EXPORT_OPTIONS,
