@@ -10,9 +10,8 @@ __all__ = ['load_av', 'shown_wh', 'Frame', 'turn_of', 'find_camera', 'origin_of'
 
 # %% ../nbs/29_video.ipynb #29a00005
 # Reading a film: its frames, upright, each with its time.
-import os, warnings
+import os, threading, time, warnings
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -40,16 +39,17 @@ def _colours(frame):
     return said if said not in (0,2) else 1 if min(frame.height, frame.width)>=_HD else 5
 
 class _Pictures:
-    "Makes RGB pictures of a decoder's frames; its scaler is set up once, and belongs to one thread"
-    def __init__(self):
-        self.scaler = load_av().video.reformatter.VideoReformatter()
+    "Makes RGB pictures of a decoder's frames; each thread has scalers of its own, set up once"
+    def __init__(self): self.local = threading.local()
 
-    def rgb(self, frame, size_wh=None):
-        "Pillow image as it is stored, scaled in the same step"
-        w, h = size_wh or shown_wh(frame)
-        how = dict(format='rgb24', interpolation='BILINEAR', src_colorspace=_colours(frame))
-        plane = self.scaler.reformat(frame, w, h, **how).planes[0]
-        return Image.frombuffer('RGB', (w,h), plane, 'raw', 'RGB', plane.line_size, 1)
+    def _rgb(self, frame, size_wh):
+        "The picture as it is stored, scaled in the same step"
+        scalers = self.local.__dict__.setdefault('scalers', {})
+        scaler = scalers.get(size_wh) or load_av().video.reformatter.VideoReformatter()
+        scalers[size_wh] = scaler
+        (w,h), how = size_wh, dict(format='rgb24', interpolation='BILINEAR')
+        plane = scaler.reformat(frame, w, h, src_colorspace=_colours(frame), **how).planes[0]
+        return Image.frombuffer('RGB', size_wh, plane, 'raw', 'RGB', plane.line_size, 1)
 
 def shown_wh(
     frame, # PyAV's
@@ -95,12 +95,11 @@ _LYING = (Image.ROTATE_90, Image.ROTATE_270, Image.TRANSPOSE, Image.TRANSVERSE)
 @patch
 def scaled(self:Frame,
     size_wh, # (width, height), pixels
-    pictures=None, # what makes the picture, in another thread; None: the frame's own
 ): # Pillow image, RGB, upright
     "The image at another size, bilinear and antialiased, straight from the decoder's planes"
     if self.stored is None: return self._image.resize(size_wh, Image.BILINEAR)
     wh = size_wh[::-1] if self.turn in _LYING else size_wh
-    img = (pictures or self._pictures).rgb(self.stored, wh)
+    img = self._pictures._rgb(self.stored, tuple(wh))
     return img if self.turn is None else img.transpose(self.turn)
 
 # %% ../nbs/29_video.ipynb #29a0001c
@@ -179,16 +178,15 @@ class FrameReader:
     ):
         self.path, self.every, self.start, self.fault = path, max(1, every), start, ''
         self.end = float('inf') if seconds is None else start+seconds
-        self.last, self.n_bad, self.whole = None, 0, False
+        self.last, self.n_bad, self.whole, self.warn = None, 0, False, True
         self.camera = find_camera(path)
         self._frames = self._camera() if self.camera is not None else self._file()
         self.info = next(self._frames)
 
     def __iter__(self): return self
     def __next__(self): return next(self._frames)
-    def close(self): self._frames.close()
     def __enter__(self): return self
-    def __exit__(self, *_): self.close()
+    def __exit__(self, *_): self._frames.close()
 
 # %% ../nbs/29_video.ipynb #29a00022
 def _why(error): return str(getattr(error, 'strerror', '') or error).rstrip('.')
@@ -232,6 +230,14 @@ def _stored(self:FrameReader, container, stream):
             yield f
 
 # %% ../nbs/29_video.ipynb #29a00024
+def _seen(info, stored):
+    "What the first frame adds to the header"
+    matrix = stored.side_data.get('DISPLAYMATRIX')
+    info.turn = turn_of(bytes(matrix) if matrix else None)
+    info.size_wh = Frame(0, 0, stored=stored, turn=info.turn).size_hw[::-1]
+    return info
+
+# %% ../nbs/29_video.ipynb #29a00181
 @patch
 def _file(self:FrameReader):
     "First `ClipInfo`, then frames"
@@ -241,13 +247,8 @@ def _file(self:FrameReader):
         origin, pictures, n, i = origin_of(container), _Pictures(), 0, 0
         if self.start: container.seek(int((self.start+origin)*1e6))  # to the key frame before it
         for f in self._stored(container, stream):
-            late = f.pts is None or stream.time_base is None
-            at = n/(info.fps or 25) if late else float(f.pts*stream.time_base)-origin
-            if self.last is None:
-                matrix = f.side_data.get('DISPLAYMATRIX')
-                info.turn = turn_of(bytes(matrix) if matrix else None)
-                info.size_wh = Frame(0, 0, stored=f, turn=info.turn).size_hw[::-1]
-                yield info
+            at = n/(info.fps or 25) if f.pts is None else float(f.pts*stream.time_base)-origin
+            if self.last is None: yield _seen(info, f)
             n, self.last = n+1, at
             if at<self.start-1e-6: continue
             if at>=self.end-1e-6: return
@@ -263,27 +264,37 @@ def _say_faults(self:FrameReader, info, n):
         raise DataError(f'{self.path}: no frame of it can be read.', 'It is damaged: copy it anew.')
     missing = info.seconds-self.last-2/(info.fps or 25) if info.seconds else 0
     if not self.fault and missing>max(.3, .02*info.seconds): self.fault = 'breaks off'
-    if self.fault: self.fault += f' after {self.last:.1f} s'+f' of {info.seconds:.1f}'*bool(info.seconds)
+    of = f' of {info.seconds:.1f}' if info.seconds else ''
+    if self.fault: self.fault += f' after {self.last:.1f} s{of}'
     if self.n_bad:
         self.fault += ', and ' if self.fault else ''
         self.fault += f'{self.n_bad} of its frames are damaged'
     self.whole = not self.fault and self.end==float('inf')
-    if self.fault: warnings.warn(f'{self.path}: {self.fault}.', stacklevel=3)
+    if self.fault and self.warn: warnings.warn(f'{self.path}: {self.fault}.', stacklevel=3)
 
 # %% ../nbs/29_video.ipynb #29a00026
+def _no_camera(number):
+    return DataError(f'camera {number}: no such camera here, or another program has it.',
+                     'Cameras are numbered from 0.')
+
+def _open_camera(number):
+    "OpenCV's camera, and its frames a second; DataError: there is none"
+    import cv2
+    getattr(cv2, 'setLogLevel', lambda level: None)(0)
+    camera = cv2.VideoCapture(number)
+    if camera.isOpened(): return camera, camera.get(cv2.CAP_PROP_FPS) or None
+    camera.release()
+    raise _no_camera(number)
+
+# %% ../nbs/29_video.ipynb #29a00182
 @patch
 def _camera(self:FrameReader):
-    "First `ClipInfo`, then the frames of a camera, by OpenCV, until nobody wants any more"
-    import time, cv2
-    os.environ.setdefault('OPENCV_LOG_LEVEL', 'OFF')
-    getattr(cv2, 'setLogLevel', lambda level: None)(0)
-    camera = cv2.VideoCapture(self.camera)
+    "First `ClipInfo`, then the frames of a camera until nobody wants any more"
+    camera, fps = _open_camera(self.camera)
     try:
-        good, bgr = camera.read() if camera.isOpened() else (False, None)
-        if not good:
-            raise DataError(f'camera {self.camera}: no such camera here, or another program has it.',
-                            'Cameras are numbered from 0.')
-        yield ClipInfo(bgr.shape[1::-1], None, None, camera.get(cv2.CAP_PROP_FPS) or None, 'raw', '')
+        good, bgr = camera.read()
+        if not good: raise _no_camera(self.camera)
+        yield ClipInfo(bgr.shape[1::-1], None, None, fps, 'raw', '')
         begin, i = time.monotonic(), 0
         while good and (at := time.monotonic()-begin)<self.end:
             img = Image.fromarray(np.ascontiguousarray(bgr[...,::-1]))

@@ -10,12 +10,12 @@ __all__ = ['CLOCK', 'film_path', 'FrameWriter', 'write_video']
 
 # %% ../nbs/29_video.ipynb #29a00007
 # Writing a film that browsers and phones play.
-import os
+import contextlib, os
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .clips import Frame, find_camera, load_av, origin_of
+from .clips import Frame, _colours, find_camera, load_av, origin_of, shown_wh
 from .pictures import open_image
 from .system import WriteError, clear_parts
 
@@ -33,7 +33,8 @@ def film_path(
         raise WriteError(f'{path}: films are written as .mp4, .m4v or .mov; choose such a name.')
     same = source is not None and find_camera(source) is None and path.exists()
     if same and os.path.samefile(path, source):
-        raise WriteError(f'{path} is the film that is read, and would be lost: choose another name.')
+        raise WriteError(f'{path} is the film that is read, and would be lost: '
+                         'choose another name.')
     return path
 
 def _even(img):
@@ -46,19 +47,18 @@ def _even(img):
 class _Sound:
     "The sound of a film on its way into another one"
     def __init__(self, path, start, out):
-        self.start, self.stream = start, None
+        self.start, self.out, self.stream, self.next = start, out, None, None
         self.source = load_av().open(os.fspath(path))
         if not self.source.streams.audio: return
         have = self.source.streams.audio[0]
-        self.copied = have.codec_context.name in ('aac','mp3')
+        self.copied, rate = have.codec_context.name in ('aac','mp3'), have.codec_context.sample_rate
         self.stream = _like(out, have) if self.copied else out.add_stream(
-            'aac', rate=min(48_000, have.codec_context.sample_rate or 48_000))
-        self.origin, self.out, self.have = origin_of(self.source), out, have
-        self.shift = self.origin+start
-        if start: self.source.seek(int((start+self.origin)*1e6))
-        self.packets, self.next = self._packets(have), None
+            'aac', rate=min(48_000, rate or 48_000))
+        self.shift = origin_of(self.source)+start
+        if start: self.source.seek(int(self.shift*1e6))
+        self.packets = self._packets(have)
 
-    def close(self): self.source.close()
+    def _close(self): self.source.close()
 
 def _like(out, stream):
     "A stream of the same codec, to copy packets into"
@@ -75,15 +75,15 @@ def _packets(self:_Sound, have):
     try:
         for p in self.source.demux(have):
             if self.copied and p.pts is not None:
-                at = float(p.pts*p.time_base)-self.shift
-                move = round(self.shift/p.time_base)
+                at, move = float(p.pts*p.time_base)-self.shift, round(self.shift/p.time_base)
                 p.pts, p.dts, p.stream = p.pts-move, p.pts-move, self.stream
                 if at>=0 or not self.start: yield at, p
             elif not self.copied: yield from self._anew(p)
         if not self.copied:
-            for p in self.stream.encode(None): yield float('inf'), p
+            for p in self.stream.encode(None): yield float(p.pts*p.time_base), p
     except (av.error.FFmpegError, OSError): return  # damaged; the pictures say so, too
 
+# %% ../nbs/29_video.ipynb #29a0006d
 @patch
 def _anew(self:_Sound, packet):
     "A packet's sound, encoded again"
@@ -97,7 +97,7 @@ def _anew(self:_Sound, packet):
         for p in self.stream.encode(f): yield at, p
 
 @patch
-def until(self:_Sound, seconds):
+def _until(self:_Sound, seconds):
     "Write the sound up to a time"
     while True:
         if self.next is None: self.next = next(self.packets, None)
@@ -115,7 +115,7 @@ class FrameWriter:
         sound=None, # film to take the sound from
         start:float=0., # where in that film our time 0 is, seconds
         crf:int=23, # quality of x264: 18 is hardly worse than the source, 28 visibly
-        preset:str='superfast', # of x264: slower ones make smaller files
+        preset:str='veryfast', # of x264: slower ones make smaller files
         threads:int=0, # of the encoder; 0: as many as it likes
     ):
         self.av, self.path = load_av(path), film_path(path, sound)
@@ -124,18 +124,18 @@ class FrameWriter:
         self.part = self.path.with_name(f'{self.path.name}.{os.getpid()}.part')
         self.container, self.n, self.last, self.step = None, 0, None, 1/fps
 
-    def __enter__(self): return self
-
-    def __exit__(self, kind, error, trace):
-        if kind is None or issubclass(kind, (KeyboardInterrupt,GeneratorExit)): self.close()
-        else: self.discard()
-
     @property
     def seconds(self): # of the film so far
         return 0. if self.last is None else self.last/CLOCK+self.step
 
+    def __enter__(self): return self
+    def __exit__(self, kind, error, trace):
+        if kind is None or issubclass(kind, (KeyboardInterrupt,GeneratorExit)): self.close()
+        else: self._discard()
+
 # %% ../nbs/29_video.ipynb #29a00037
 def _cannot(path, e):
+    "The `WriteError` for what PyAV or the system says"
     why = str(getattr(e, 'strerror', '') or e).rstrip('.')
     return WriteError(f'{path}: could not be written ({why}). Make room or choose another folder.')
 
@@ -149,15 +149,30 @@ def _begin(self:FrameWriter, image):
         self.container = self.av.open(str(self.part), 'w', options=dict(movflags='faststart'),
                                       format=_CONTAINERS[self.path.suffix.lower()])
         s = self.container.add_stream('libx264', rate=Fraction(self.fps).limit_denominator(1001))
-    except (self.av.error.FFmpegError, OSError, ValueError) as e: raise _cannot(self.path, e) from None
+    except (self.av.error.FFmpegError, OSError) as e: raise _cannot(self.path, e) from None
     s.width, s.height, s.pix_fmt, s.options = w+w%2, h+h%2, 'yuv420p', self.options
-    code = s.codec_context
+    self._tag(s.codec_context, h, w)
+    self.stream, self.scaler = s, self.av.video.reformatter.VideoReformatter()
+    self.sound = self.sound_of and _Sound(self.sound_of, self.start, self.container)
+
+# %% ../nbs/29_video.ipynb #29a00183
+@patch
+def _tag(self:FrameWriter, code, h, w):
+    "Clock and colours"
     code.time_base, code.thread_count = Fraction(1,CLOCK), self.threads
     self.matrix = code.colorspace = 1 if min(w, h)>=720 else 6  # BT.709, BT.601
     code.color_primaries = code.color_trc = self.matrix
     code.color_range = 1  # 16 to 235
-    self.stream, self.scaler = s, self.av.video.reformatter.VideoReformatter()
-    self.sound = self.sound_of and _Sound(self.sound_of, self.start, self.container)
+
+# %% ../nbs/29_video.ipynb #29a0003d
+@patch
+def _takes(self:FrameWriter, frame):
+    "Whether the decoder's planes can go into the encoder as they are"
+    f = frame.stored
+    if self.container is None or f is None or frame.turn is not None: return False
+    sides = (f.width, f.height)==shown_wh(f)==self.size_wh==tuple(2*(k//2) for k in self.size_wh)
+    same = (_colours(f)==1)==(self.matrix==1) and int(f.color_range)!=2  # 2: from 0 to 255
+    return sides and same and f.format.name=='yuv420p'
 
 # %% ../nbs/29_video.ipynb #29a00038
 @patch
@@ -166,7 +181,10 @@ def write(self:FrameWriter,
     time:float=None, # when it is due, seconds; None: one step after the frame before it
 ):
     "Add a frame; raises WriteError"
-    if isinstance(image, Frame): image, time = image.image, image.time if time is None else time
+    if isinstance(image, Frame):
+        time = image.time if time is None else time
+        if self._takes(image): return self.write_stored(image.stored, time)
+        image = image.image
     image = open_image(image)
     if self.container is None: self._begin(image)
     if image.size!=self.size_wh: image = image.resize(self.size_wh, Image.BILINEAR)
@@ -174,6 +192,7 @@ def write(self:FrameWriter,
     frame = self.scaler.reformat(frame, format='yuv420p', dst_colorspace=5 if self.matrix==6 else 1)
     self.write_stored(frame, time)
 
+# %% ../nbs/29_video.ipynb #29a0006e
 @patch
 def write_stored(self:FrameWriter,
     frame, # PyAV's, yuv420p, of the size of the film
@@ -187,10 +206,10 @@ def write_stored(self:FrameWriter,
     frame.pts, frame.time_base, frame.pict_type = pts, Fraction(1,CLOCK), 0
     if hasattr(frame, 'duration'): frame.duration = round(self.step*CLOCK)
     try:
-        if self.sound and self.sound.stream: self.sound.until(pts/CLOCK)
+        if self.sound and self.sound.stream: self.sound._until(pts/CLOCK)
         self.container.mux(self.stream.encode(frame))
     except (self.av.error.FFmpegError, OSError) as e:
-        self.discard()
+        self._discard()
         raise _cannot(self.path, e) from None
     self.last, self.n = pts, self.n+1
 
@@ -204,14 +223,15 @@ def close(self:FrameWriter,
     try:
         self.container.mux(self.stream.encode(None))
         if self.sound and self.sound.stream:
-            self.sound.until(float('inf') if all_sound else self.seconds)
+            self.sound._until(float('inf') if all_sound else self.seconds)
         self._shut()
         os.replace(self.part, self.path)
     except (self.av.error.FFmpegError, OSError) as e:
-        self.discard()
+        self._discard()
         raise _cannot(self.path, e) from None
     return self.path
 
+# %% ../nbs/29_video.ipynb #29a0006f
 @patch
 def _shut(self:FrameWriter):
     "Close what is open, the film first"
@@ -219,14 +239,13 @@ def _shut(self:FrameWriter):
     try:
         if container is not None: container.close()
     finally:
-        if container is not None and self.sound: self.sound.close()
+        if container is not None and self.sound: self.sound._close()
 
 @patch
-def discard(self:FrameWriter):
+def _discard(self:FrameWriter):
     "Leave nothing behind"
-    try: self._shut()
-    except (self.av.error.FFmpegError, OSError): pass
-    self.part.unlink(missing_ok=True)
+    with contextlib.suppress(self.av.error.FFmpegError, OSError): self._shut()
+    with contextlib.suppress(OSError): self.part.unlink(missing_ok=True)
 
 # %% ../nbs/29_video.ipynb #29a0003a
 def write_video(

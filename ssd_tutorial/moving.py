@@ -12,7 +12,8 @@ __all__ = ['MovingShapes']
 # Generated films whose boxes are known.
 import numpy as np
 from PIL import Image
-from .synthetic import SHAPES, _area, shape_mask, texture
+from fastcore.basics import patch
+from .synthetic import SHAPES, shape_mask, texture
 
 # %% ../nbs/29_video.ipynb #29a0000c
 class MovingShapes:
@@ -26,22 +27,25 @@ class MovingShapes:
         seed:int=0, # the same seed draws the same film
         classes=tuple(SHAPES), # label of a name is 1 + its place here
     ):
-        rng, short = np.random.default_rng([29,seed]), min(size_hw)
         self.n, self.size_hw, self.seed, self.names = n, tuple(size_hw), seed, tuple(names)
         self.labels = np.array([classes.index(name)+1 for name in names], np.int64)
-        self.ground = texture(rng, max(size_hw))[:size_hw[0],:size_hw[1]]
-        self.sides = (side*short*rng.uniform(.8,1.2,(len(names),2))).round().astype(int)  # (N,2) w,h
-        self.start = rng.uniform(0, 1, (len(names),2))*(self._room()-1)
-        turn = rng.uniform(0, 2*np.pi, len(names))
-        self.step = speed*short*np.stack([np.cos(turn), np.sin(turn)], 1)  # (N,2) pixels a frame
-        self.skins = [self._skin(rng, name, w, h) for name,(w,h) in zip(names, self.sides)]
+        self._paint(np.random.default_rng([29,seed]), side*min(size_hw), speed*min(size_hw))
 
     def __len__(self): return self.n
 
     def _room(self): return np.array(self.size_hw[::-1])-self.sides  # (N,2) where a corner may be
 
 # %% ../nbs/29_video.ipynb #29a0000d
-from fastcore.basics import patch
+@patch
+def _paint(self:MovingShapes, rng, side, step):
+    "Ground, sizes, ways and skins"
+    n, (h,w) = len(self.names), self.size_hw
+    self.ground = texture(rng, max(h, w))[:h,:w]
+    self.sides = (side*rng.uniform(.8, 1.2, (n,2))).round().astype(int)  # (N,2) width, height
+    self.start = rng.uniform(0, 1, (n,2))*(self._room()-1)
+    turn = rng.uniform(0, 2*np.pi, n)
+    self.step = step*np.stack([np.cos(turn), np.sin(turn)], 1)  # (N,2) pixels a frame
+    self.skins = [self._skin(rng, name, *wh) for name,wh in zip(self.names, self.sides)]
 
 @patch
 def _skin(self:MovingShapes, rng, name, w, h):
@@ -51,6 +55,7 @@ def _skin(self:MovingShapes, rng, name, w, h):
     if abs(gap)<60: skin = skin+np.sign(gap+.1)*70
     return shape_mask(name, w, h)[...,None], skin.clip(0,255)
 
+# %% ../nbs/29_video.ipynb #29a00180
 @patch
 def boxes(self:MovingShapes,
     i:int, # frame
@@ -60,6 +65,7 @@ def boxes(self:MovingShapes,
     at = np.abs((self.start+i*self.step+room)%(2*room)-room).astype(int)  # back and forth
     return np.concatenate([at, at+self.sides], 1).astype(np.float32)
 
+# %% ../nbs/29_video.ipynb #29a0006b
 @patch
 def __getitem__(self:MovingShapes, i):
     "Frame i: Pillow image, (N,4) float32 corners in pixels, (N,) int64 labels"

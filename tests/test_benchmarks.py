@@ -239,3 +239,19 @@ def test_large_sets_are_written_and_read(tmp_path):
     kept = large.keeping('disk', str(tmp_path), 20)
     assert kept['maps_mb'] == pytest.approx(20 * 64 * 64 * 2 / 1e6)
     assert not [*tmp_path.glob('maps-*')]
+
+
+def test_films_are_measured(tmp_path):
+    pytest.importorskip('av')
+    r = subprocess.run(
+        [sys.executable, str(ROOT / 'benchmarks' / 'film.py'), '--quick', '--out', str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
+    assert r.returncode == 0, r.stderr
+    m = json.loads((tmp_path / 'film.json').read_text())
+    assert set(m['share']) == {'decode', 'model', 'draw', 'encode'}
+    assert abs(sum(m['share'].values()) - 1) < 1e-6
+    assert 0 < m['ratio'] < 5
+    assert 'end to end' in (tmp_path / 'film.md').read_text(encoding='utf-8')

@@ -57,6 +57,7 @@ LONG = (  # more than about 15 s on two cores
     '20b_torchvision_bodies',
     '20c_own_anchors',
     '20e_fcos',
+    '29_video',
     '20d_matchers',
     '22_from_a_detector',
     '24_torchvision_detectors',
