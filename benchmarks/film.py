@@ -99,6 +99,7 @@ def measure(n=64, size_hw=(720, 1280), repeats=7):
         size_hw=size_hw,
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
+        load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
         fps=n / median(w[0] for w, _ in turns),
         fps_model=n / median(m[0] for _, m in turns),
         ratio=median(m[0] / w[0] for w, m in turns),
@@ -129,7 +130,8 @@ def text(m):
 `python benchmarks/film.py`: {m["frames"]} generated frames of {w} × {h}, the package's detector \
 (EfficientNet-Lite0 with a pyramid, 320 pixels), three boxes drawn a frame, {m["cores"]} cores, \
 {m["threads"]} threads. The referee is the bare model: the same inputs in the same batches, ready \
-in memory. Both take turns in one process.
+in memory. Both take turns in one process. The load of the machine was \
+{m["load"]:.0f}, other programs included: frames a second depend on that, ratios hardly do.
 
 Decoding, drawing, encoding and all: **{m["fps"]:.1f} frames a second**; the bare model \
 {m["fps_model"]:.1f}; median of the turns' ratios **{m["ratio"]:.2f}** (at least {LEAST} is \
@@ -149,9 +151,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--quick', action='store_true', help='a few small frames, nothing asked')
     p.add_argument('--repeats', type=int, default=7, help='turns (7)')
+    p.add_argument('--frames', type=int, default=64, help='of the film (64)')
     p.add_argument('--out', type=Path, default=HERE, help='folder to write to; this one')
     args = p.parse_args()
-    m = measure(8, (72, 128), 1) if args.quick else measure(repeats=args.repeats)
+    m = measure(8, (72, 128), 1) if args.quick else measure(args.frames, repeats=args.repeats)
     print(json.dumps(m, indent=1))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'film.json').write_text(json.dumps(m, indent=1) + '\n', encoding='utf-8')

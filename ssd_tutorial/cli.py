@@ -13,7 +13,7 @@ from .commands import (
 from .film_command import video_or_explain
 from .options import (
     COMPARE_OPTIONS, DEMO_OPTIONS, DOCTOR_OPTIONS, EVALUATE_OPTIONS, PREDICT_OPTIONS, TRAIN_OPTIONS,
-    VIDEO_OPTIONS, resumed_args, with_full_paths, with_options, with_start)
+    VIDEO_OPTIONS, resumed_args, with_full_paths, with_options, with_start, with_tile_size)
 from .reports import write_json
 from .surroundings import InterruptibleGroup, one_line_errors, steady_streams
 
@@ -71,7 +71,8 @@ def evaluate(data, split, protocol, detector, json_path, results, plots, **how):
       ssd-tutorial evaluate --data VOCdevkit/VOC2007
       ssd-tutorial evaluate --data my_photos --split val --detector detector.pt --json report.json
     """
-    run_evaluation(data, split, protocol, detector, json_path, results, plots, **how)
+    run_evaluation(data, split, protocol, detector, json_path, results, plots,
+                   **with_tile_size(how))
 
 # %% ../nbs/91d_commands.ipynb #abb7c3ac
 @main.command()
@@ -89,7 +90,7 @@ def predict(photos, detector, out, no_pictures, device, **how):
       ssd-tutorial predict --detector detector.pt holiday.jpg more_photos/ --out found --score 0.4
       ssd-tutorial predict 'photos/**/*.jpg' @more.txt https://example.org/cat.jpg --save yolo,crops
     """
-    run_prediction(photos, detector, out, no_pictures, device, **how)
+    run_prediction(photos, detector, out, no_pictures, device, **with_tile_size(how))
 
 # %% ../nbs/91d_commands.ipynb #5e22a4ee
 @main.command()

@@ -14,7 +14,8 @@ import contextlib, importlib, os, shlex, signal, sys, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import click
-from .config import OF_MACHINE, DetectorError, TrainConfig, is_first, n_processes
+from .config import (
+    OF_MACHINE, DetectorError, TrainConfig, find_arch, is_first, n_processes)
 from .faults import UserError
 from .options import run_config
 from .reports import (
@@ -207,7 +208,7 @@ def _data_to_train_on(args, cfg):
     "Read a data set for training, and say what there is to say"
     data = read_data(args['data'], args['on_error'], cfg.seed, args['zero_based'],
                      args['negatives'], **_unusual(unlabelled=args['unlabelled'],
-                                                   masks='maskrcnn' in cfg.arch or None))
+                                                   masks=find_arch(cfg.arch).masks or None))
     stop_or_go(data, args['anyway'])
     return data
 
@@ -300,12 +301,21 @@ def pick_detector(
                         'ssd-tutorial train --data DIR --out detector.pt')
 
 # %% ../nbs/91d_commands.ipynb #9c2e7704
-def _read_split(source, split, on_error, zero_based, unlabelled):
+def _read_split(source, split, on_error, zero_based, **more):
     "A data set with one split, and with the category ids of that split's own file"
-    more = _unusual(unlabelled=unlabelled, only=(split,))
+    more = _unusual(only=(split,), **more)
     data = read_data(source, on_error, zero_based=zero_based, **more)
     several = not isinstance(source, (str,Path)) and len(source)>1  # neither numbers both
     return replace(data, category_ids=None if several else data.ids_of(next(iter(data.splits))))
+
+def _mask_figures(det, found, records):
+    "AP of masks, said; nothing where there are none on either side"
+    if not any('masks' in f for f in found) or not any(r.segments for r in records): return {}
+    from ssd_tutorial.masks import mask_figures
+    figures = mask_figures(found, records, det.vocab)
+    said = ', '.join(f'{k} {figures[k]:.3f}' for k in ('map50','map') if figures[k] is not None)
+    click.echo(f'Masks (segm): {said or "none to find"}.')
+    return dict(segm=figures)
 
 def _say_plots(names, folder): click.echo(f'Wrote {", ".join(names)} into {folder}/.')
 
@@ -321,22 +331,42 @@ def run_evaluation(
     zero_based:bool=False, # corners of a VOC folder count from 0
     device='auto', # see `pick_device`
     bs:int=16, # images in a batch
+    **closer, # of `Detector.detect_many`: tiles, tta
 )->None:
     "Measure a detector, say how good it is, and write what is wanted; raises DataError"
+    from ssd_tutorial.detector import lent
     det, found = pick_detector(detector, device), []
-    data = _read_split(source, split, on_error, zero_based, unlabelled)
+    masks = getattr(det.model, 'learns_masks', False) and not any(closer.values())
+    data = _read_split(source, split, on_error, zero_based, unlabelled=unlabelled,
+                       masks=masks or None)
     records, = data.splits.values()
-    report = det.evaluate(records, data.vocab, protocol, keep=found, bs=bs)
+    with lent(det.model, with_masks=masks):
+        report = det.evaluate(records, data.vocab, protocol, keep=found, bs=bs, **closer)
     click.echo(report_text(report, records, data, shipped_name(detector)))
-    if json_path: write_json(json_path, report.to_dict())
+    ours = det.relabel(records, data.vocab)
+    figures = report.to_dict()|_mask_figures(det, found, ours)
+    if json_path: write_json(json_path, figures)
     if results: click.echo(write_results(det, found, records, data, results))
-    if plots: _say_plots(write_plots(det, det.relabel(records, data.vocab), found, plots), plots)
+    if plots: _say_plots(write_plots(det, ours, found, plots), plots)
 
 # %% ../nbs/91d_commands.ipynb #91d28001
-def _with_videos(videos):
-    "(video, what to do with it) of each"
-    return [(v, f'{v}: a video. Use: ssd-tutorial video {shlex.quote(str(v))}') for v in videos]
+def _with_videos(videos, det, out, no_pictures, how):
+    "Films among the photos: one of what was found, and its boxes; (film, what is wrong) of some"
+    bad, how = [], {k: v for k,v in how.items() if k in ('score','overlap','top_k')}
+    if videos: annotate = importlib.import_module('ssd_tutorial.video').annotate_video
+    for i,v in enumerate(videos):
+        name = Path(v).stem+(f'_{i}' if Path(v).stem in [Path(w).stem for w in videos[:i]] else '')
+        film = None if no_pictures else Path(out)/f'{name}_found.mp4'
+        try: report = annotate(det, v, film, Path(out)/f'{name}.jsonl', **how)
+        except UserError as e:
+            bad.append((v, str(e)))
+            continue
+        click.echo(f'{v}: {report}')
+        if report.stopped: raise KeyboardInterrupt
+        if report.fault: bad.append((v, f'{v}: {report.fault}. What could be read was written.'))
+    return bad
 
+# %% ../nbs/91d_commands.ipynb #91d29008
 def _say_bad(bad, n, most=20):
     "End with status 2 where something could not be read"
     if not bad: return
@@ -368,7 +398,7 @@ def run_prediction(
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
                                progress=len(items)>16, unreadable=bad, **how)
     bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
-    bad += _with_videos(videos)
+    bad += _with_videos(videos, det, out, no_pictures, how)
     _say_bad(bad, n)
 
 # %% ../nbs/91d_commands.ipynb #98458d07

@@ -12,15 +12,15 @@ __all__ = ['found_path', 'run_video', 'video_or_explain']
 # What the command for films does.
 from pathlib import Path
 import click
-from .clips import find_camera, load_av
 from .commands import pick_detector
 from .surroundings import fail
 
-# %% ../nbs/91d_commands.ipynb #91d29c02
+# %% ../nbs/91d_commands.ipynb #91d29003
 def found_path(
     source, # path of a film, or a camera's number
 )->Path: # in the folder where we are
     "Where the film of what was found goes if nobody says where"
+    from ssd_tutorial.clips import find_camera
     camera = find_camera(source)
     name = f'camera{camera}' if camera is not None else Path(source).stem
     return Path(f'{name}_found.mp4')
@@ -51,7 +51,7 @@ def _say_written(*paths):
     wrote = [f'{p} ({Path(p).stat().st_size/1e6:.1f} MB)' for p in paths if p and Path(p).is_file()]
     if wrote: click.echo(f'Wrote {" and ".join(wrote)}.')
 
-# %% ../nbs/91d_commands.ipynb #91d29003
+# %% ../nbs/91d_commands.ipynb #91d2900a
 def run_video(
     source, # path of a film, or a camera's number
     out=None, # film to write; None: see `found_path`
@@ -64,9 +64,10 @@ def run_video(
     **how, # of `annotate_video`: every, start, seconds, score, overlap, bs
 ): # `FilmReport`, its `fault` and `stopped` say whether the film is whole
     "Detect in a film, write it, say how far it came; raises DataError, WriteError, InstallError"
-    load_av(source)
+    from ssd_tutorial.clips import load_av
     from ssd_tutorial.movies import film_path
     from ssd_tutorial.video import annotate_video
+    load_av(source)
     out = film_path(out or found_path(source), source)  # said before anything is loaded
     follow = _follower(line, counts) if track or line or counts else None
     named = isinstance(detector, (str,Path,type(None)))

@@ -156,6 +156,7 @@ class Arch:
     defaults:dict=field(default_factory=dict) # settings of lesson 14c's `TrainConfig`
     without:tuple=() # settings that mean nothing to it
     whole:bool=False # brings its own body: its builder gets None for one (lesson 24)
+    masks:bool=False # finds masks beside boxes (lesson 25)
     refused:str='' # why it cannot be had, and what can; '': it can
 
 ARCHS = {}  # name → `Arch`
@@ -167,11 +168,13 @@ def register_arch(
     alike:bool=False, # see `Arch`
     without=(), # see `Arch`
     whole:bool=False, # see `Arch`
+    masks:bool=False, # see `Arch`
     **defaults, # see `Arch`
 ): # a decorator for its builder
     "Enter an architecture into the registry `ARCHS`"
     def note(build):
-        ARCHS[name] = Arch(name, build, spec, tuple(levels), alike, defaults, tuple(without), whole)
+        ARCHS[name] = Arch(name, build, spec, tuple(levels), alike, defaults, tuple(without), whole,
+                           masks)
         return build
     return note
 

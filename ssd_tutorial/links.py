@@ -25,8 +25,8 @@ MOST_BYTES, MOST_REDIRECTS = 50_000_000, 5
 _HEAD = {'User-Agent': 'ssd_tutorial', 'Accept': 'image/*', 'Accept-Encoding': 'identity'}
 
 def _shown(url):
-    "A link as a message may show it: without a password"
-    return re.sub(r'//[^/@]*@', '//', url)
+    "A link as a message may show it: without a password, and not too long"
+    return re.sub(r'//[^/@]*@', '//', url)[:300]
 
 def _follow(url, seconds, opened):
     "The answer at the end of all redirects, not read yet"
@@ -52,8 +52,7 @@ def _check_answer(r, most):
         later = 'the server has a fault; try again later' if r.status_code>=500 else 'no image'
         raise DataError(f'{_SAYS.get(r.status_code, later)} ({r.status_code} {r.reason}).')
     kind = r.headers.get('content-type', '').split(';')[0].strip().lower()
-    if kind=='text/html':
-        raise DataError('it is a web page. Give the address of the image on it.')
+    if kind=='text/html': raise _page()
     if kind and not kind.startswith('image/') and 'octet-stream' not in kind:
         raise DataError(f'it is {kind[:60]}, no image.')
     if (_length(r) or 0)>most: raise _too_much(most)
@@ -61,6 +60,8 @@ def _check_answer(r, most):
 def _length(r):
     said = r.headers.get('content-length', '')
     return int(said) if said.isdecimal() else None
+
+def _page(): return DataError('it is a web page. Give the address of the image on it.')
 
 def _too_much(most): return DataError(f'it has more than {most/1e6:.0f} MB. Make it smaller.')
 
@@ -81,6 +82,7 @@ def _check_image(data):
     "DataError where bytes are no image, or not the whole of one"
     from ssd_tutorial.pictures import _look
     if not data: raise DataError('nothing came.')
+    if b'<html' in data[:512].lower(): raise _page()
     try: _look(io.BytesIO(data))
     except DataError as e:
         why = str(e.fault).removeprefix('the picture: ').rstrip('.')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['box_masks', 'warn_filled', 'masks_at', 'into_square', 'square_masks', 'as_maps', 'mask_iou', 'masks_to_image',
-           'mask_truth', 'coco_mask_sets', 'mask_map']
+           'mask_truth', 'coco_mask_sets', 'mask_map', 'mask_figures']
 
 # %% ../nbs/25_masks.ipynb #25a00006
 import contextlib, io, warnings
@@ -16,7 +16,7 @@ from torch import Tensor
 from .augment import load_imgaug, rescale_boxes
 from .coco_map import to_coco_truth
 from .config import DetectorError
-from .detector import Detector, _with_masks
+from .detector import Detector, lent
 from .letterbox import content_box
 from .metrics import truth_of
 from .rle import _coco, as_rles, decode_masks, filled_note, segment_rle
@@ -181,7 +181,20 @@ def evaluate_masks(self:Detector,
 )->dict: # see `mask_map`
     "COCO's AP of masks; DetectorError where the model finds boxes only"
     if vocab is not None: records = self.relabel(records, vocab)
-    with _with_masks(self.model): found = self.find_in_records(records, **kwargs)
+    with lent(self.model, with_masks=True): found = self.find_in_records(records, **kwargs)
     if any('masks' not in f for f in found):
         raise DetectorError('This detector finds boxes and no masks: use `evaluate`.')
     return mask_map(found, mask_truth(records), len(self.vocab)-1)
+
+# %% ../nbs/25_masks.ipynb #25a0005a
+def mask_figures(
+    found, # one dict per image, of `find_in_records`, with masks
+    records, # list of `Record` with the detector's labels, read with masks
+    vocab, # the detector's names, background first
+)->dict: # figures of `mask_map`, per_class: name → AP50; None where there is nothing to find
+    "COCO's AP of masks, as JSON can hold it"
+    figures = mask_map(found, mask_truth(records), len(vocab)-1)
+    per_class = dict(zip(vocab[1:], figures.pop('per_class50').tolist()))
+    known = lambda v: v if v>=0 else None  # NaN is not either
+    return {**{k: known(v) for k,v in figures.items()},
+            'per_class': {k: known(v) for k,v in per_class.items()}}

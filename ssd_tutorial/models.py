@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ONE_STAGE', 'TWO_STAGES', 'FAMILIES', 'LOWEST', 'MEANINGLESS', 'NO_EPS', 'Family', 'image_targets',
-           'TorchvisionModel', 'BodyPart', 'lent', 'GivenLosses', 'hand_over', 'take_classifier', 'take_detector',
-           'fetched', 'backbone_weights', 'own_size', 'torchvision_model', 'coco_detector']
+           'TorchvisionModel', 'BodyPart', 'GivenLosses', 'hand_over', 'take_classifier', 'take_detector',
+           'backbone_weights', 'own_size', 'torchvision_model', 'coco_detector']
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00006
 import inspect, re
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -22,8 +22,8 @@ from torchvision.models import detection, get_model_builder, get_model_weights, 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00007
 from .body import TORCHVISION, WeightsError, _read_weights
 from .config import DetectorError, find_arch
-from .detector import FROM_TORCHVISION, Detector
-from .fetching import reach
+from .detector import FROM_TORCHVISION, Detector, lent
+from .fetching import fetched
 from .grid import ARCHS, LOG_CODER, Arch, build_arch, register_arch
 from .ported import COCO_COLUMNS, COCO_IDS
 
@@ -144,18 +144,6 @@ def train(self:TorchvisionModel, mode=True):
     return self
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00036
-@contextmanager
-def lent(
-    part, # any object
-    **values, # attribute → value
-):
-    "Other values of attributes, as long as the block lasts"
-    before = {k: getattr(part, k) for k in values}
-    for k,v in values.items(): setattr(part, k, v)
-    try: yield part
-    finally:
-        for k,v in before.items(): setattr(part, k, v)
-
 @patch
 def _as_it_is(self:TorchvisionModel, images):
     "torchvision's resizing, told to leave a batch of squares alone; a list it treats its own way"
@@ -323,16 +311,6 @@ def class_view(self:TorchvisionModel,
     if re.search(self.family.scores, name): return lambda v,n: v.unflatten(0, (-1,n))
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00047
-def fetched(
-    weights, # member of one of torchvision's enumerations of weights
-    error, # function of a reason → what to raise where they cannot be had
-)->dict: # state dict
-    "Published weights, asked for in seconds (lesson 05b)"
-    try:
-        reach(weights.url)
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except Exception as e: raise error(type(e).__name__) from None
-
 def backbone_weights(
     name:str, # in torchvision's registry
 ): # member of an enumeration, such as `ResNet50_Weights.IMAGENET1K_V1`
@@ -387,8 +365,8 @@ for _name in list_models(module=detection):
         ARCHS[_arch] = Arch(_arch, None, whole=True, refused=_WHY_NOT.format(_name))
         continue
     _body = type(backbone_weights(_name)).__name__.removesuffix('_Weights').lower()
-    register_arch(_arch, levels=(), whole=True, without=MEANINGLESS, size=own_size(_name),
-                  body=_body, frozen_epochs=2, epochs=14)(torchvision_model)
+    register_arch(_arch, levels=(), whole=True, masks='mask' in _name, without=MEANINGLESS,
+                  size=own_size(_name), body=_body, frozen_epochs=2, epochs=14)(torchvision_model)
 
 # %% ../nbs/24_torchvision_detectors.ipynb #24d00055
 NO_EPS = ('fasterrcnn_resnet50_fpn','maskrcnn_resnet50_fpn','retinanet_resnet50_fpn')

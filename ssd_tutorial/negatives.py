@@ -11,7 +11,9 @@ __all__ = ['list_images', 'pictures_without', 'add_pictures']
 # %% ../nbs/03h_load.ipynb #6d325a9e
 # Images without objects, and how they are added to a data set.
 import os, warnings
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from .checks import check_records
 from .faults import DataError
@@ -54,6 +56,15 @@ def _is_data_set(source):
     inventory = take_inventory(root)
     return bool(_formats_in(inventory, []))
 
+@contextmanager
+def _recalled_looks(root):
+    "A look at images of a folder that does not decode unchanged files again (lesson 03l)"
+    checked = import_module('ssd_tutorial.checked')
+    known = checked.CheckCache([root], [(None, take_inventory(root))], checked.ReadOptions())
+    known.outcome()
+    try: yield known.look
+    finally: known.keep_looks()
+
 # %% ../nbs/03h_load.ipynb #5df5743d
 def pictures_without(
     source, # a data set, of which `train` is taken; or a folder of images without labels
@@ -63,8 +74,9 @@ def pictures_without(
     "Images on which none of our classes is labelled; `DataError` where there are none"
     bare = lambda path, i: make_record(path, i, None, [])
     if not _is_data_set(source):
-        paths = list_images(Path(source).expanduser())
-        return check_records([bare(p, i) for i,p in enumerate(paths)], vocab, on_error)[0]
+        root = Path(source).expanduser()
+        records = [bare(p, i) for i,p in enumerate(list_images(root))]
+        with _recalled_looks(root) as look: return check_records(records, vocab, on_error, look)[0]
     data, ours = load_dataset(source, on_error), {n.casefold() for n in vocab[1:]}
     records = [r for r in data.train if not ours & {data.vocab[l].casefold() for l in r.labels}]
     if not records:

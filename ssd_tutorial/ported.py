@@ -15,7 +15,7 @@ from .anchors import spec_to_dict
 from .body import Body, WeightsError
 from .config import DetectorError
 from .detector import FROM_TORCHVISION, Detector
-from .fetching import reach
+from .fetching import fetched
 from .grid import build_arch
 from .ssd300 import SSD300_TORCHVISION, SSD300_TUTORIAL
 
@@ -116,25 +116,20 @@ COCO_COLUMNS = tuple(SSD300_VGG16_Weights.COCO_V1.meta['categories'])
 COCO_IDS = tuple(i for i,n in enumerate(COCO_COLUMNS) if n not in ('__background__','N/A'))
 
 # %% ../nbs/19d_ported.ipynb #2aae0d8a
-def _published():
-    "The published weights; DetectorError with what to do where they cannot be had"
+def _not_fetched(why):
     weights = SSD300_VGG16_Weights.COCO_V1
-    try:
-        reach(weights.url)  # within seconds
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except Exception as e:
-        folder = Path(torch.hub.get_dir())/'checkpoints'
-        raise DetectorError(
-            f'The weights of ssd300_vgg16 could not be fetched ({type(e).__name__}). '
-            f'Put {weights.url} into {folder}, or pass state=torch.load(FILE), '
-            'or use Detector.pretrained(), whose weights are installed.') from None
+    return DetectorError(f'The weights of ssd300_vgg16 could not be fetched ({why}). Put '
+                         f'{weights.url} into {Path(torch.hub.get_dir())/"checkpoints"}, or pass '
+                         'state=torch.load(FILE), or use Detector.pretrained(), whose weights are '
+                         'installed.')
 
 # %% ../nbs/19d_ported.ipynb #76361eaf
 def coco_ssd300(
     state:dict=None, # 91-column weights in torchvision's layout; None: the published ones, fetched
 )->Detector: # 80 classes with COCO's names and category ids
     "torchvision's SSD300 for COCO; DetectorError or WeightsError if weights lack or do not fit"
-    state = from_torchvision_state(_published() if state is None else state)
+    if state is None: state = fetched(SSD300_VGG16_Weights.COCO_V1, _not_fetched)
+    state = from_torchvision_state(state)
     n = _n_columns(state, SSD300_TORCHVISION)
     if n!=len(COCO_COLUMNS):
         raise DetectorError(f'The weights have {n} columns, COCO has {len(COCO_COLUMNS)}. '

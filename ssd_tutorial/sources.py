@@ -136,10 +136,9 @@ def _of_one(x):
         if re.match('https?://', text, re.I): return [text]
         raise DataError(f'{text}: links begin with http:// or https://. Download it and name '
                         'the file.')
-    try:
-        if Path(text).is_dir(): return _of_folder(x)
-        if Path(text).exists(): return [Path(text)]
+    try: there, folder = Path(text).exists(), Path(text).is_dir()
     except (OSError, ValueError) as e: raise DataError(f'{text[:200]}: {e}.') from None
+    if there: return _of_folder(x) if folder else [Path(text)]
     if re.search(r'[*?\[]', text): return _of_pattern(text)
     raise DataError(f'{text}: no such file or folder. Check the path.')
 
@@ -170,10 +169,12 @@ def find_photos(
     out=None, # folder of an earlier output, passed over where it lies within one of the folders
     missing:list=None, # gets (name, reason) of a list's lines that lead nowhere; None: they raise
 )->list: # of paths and of links (str), videos among them, see `split_videos`
-    "Photos by any name; raises DataError where a name that was given leads nowhere"
+    "Photos by any name, each once; raises DataError where a name that was given leads nowhere"
     gone = [] if missing is None else missing
     named = [(x, _of_name(x, gone)) for x in given]
     if gone and missing is None: raise DataError(gone[0][1])
     kept = [q for x,found in named for q in _without(x, found, out)]
     _say_passed(sum(len(found) for _,found in named)-len(kept), kept, given, out)
-    return kept
+    once = {}
+    for q in kept: once.setdefault(os.path.abspath(q) if isinstance(q, Path) else q, q)
+    return list(once.values())

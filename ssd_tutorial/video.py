@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 from .clips import FrameReader, read_frames
-from .detector import Detector, _with_masks
+from .detector import Detector, lent
 from .inputs import to_input
 from .letterbox import GREY, content_box
 from .movies import FrameWriter, film_path
@@ -131,7 +131,7 @@ def predict_video(self:Detector,
     how = dict(score=self.score if score is None else score, overlap=overlap, top_k=top_k)
     name = Path(str(reader.path)).name
     pairs = ((f, self.input_of_frame(f)) for f in reader)
-    with closing(ahead(pairs, 2*bs)) as pairs, _with_masks(self.model):
+    with closing(ahead(pairs, 2*bs)) as pairs, lent(self.model, with_masks=True):
         for batch in _batches(pairs, bs):
             inputs = [x for _,x in batch]
             if self.fit!='own': inputs = torch.stack(inputs)

@@ -14,6 +14,7 @@ from ssd_tutorial.entries import ReadOptions
 from ssd_tutorial.faults import ON_ERROR, DataError
 from ssd_tutorial.formats import FORMATS, Format
 from ssd_tutorial.inventory import take_inventory
+from ssd_tutorial.negatives import pictures_without
 from ssd_tutorial.readers import load_dataset
 from ssd_tutorial.records import generated_data
 from ssd_tutorial.voc import save_voc
@@ -400,3 +401,21 @@ def test_switched_off_nothing_is_read_either(toy, tmp_path, kept, monkeypatch):
     known = CheckCache([root], [(None, take_inventory(root))], ReadOptions())
     assert known.outcome() is None
     assert len(looked(lambda: outcome(root))[1]) == 9
+
+
+def test_pictures_without_labels_are_looked_at_once(kept, tmp_path):
+    "A bare folder of negatives, too: what is known is not decoded again, what has changed is"
+    folder = tmp_path / 'empty'
+    folder.mkdir()
+    for i, r in enumerate(generated_data('multiscale', 4, 1, size=32).train):
+        r.load().save(folder / f'{i}.png')
+    age(folder)
+    first, seen = looked(lambda: pictures_without(folder, ('background', 'cat')))
+    assert seen == ['0.png', '1.png', '2.png', '3.png']
+    again, seen = looked(lambda: pictures_without(folder, ('background', 'cat')))
+    assert seen == []
+    assert [r.size_hw for r in again] == [r.size_hw for r in first]
+    (folder / '2.png').write_bytes((folder / '1.png').read_bytes())
+    (folder / '3.png').write_bytes(b'no picture')
+    with pytest.raises(DataError, match='3.png'):
+        pictures_without(folder, ('background', 'cat'))

@@ -133,7 +133,7 @@ def test_torchvision_is_a_source(data, monkeypatch):
     from torchvision.models.detection import ssd300_vgg16
 
     state = ssd300_vgg16(**vgg).state_dict()
-    monkeypatch.setattr(ported, '_published', lambda: state)
+    monkeypatch.setattr(ported, 'fetched', lambda *_: state)
     trainer._fetched.cache_clear()
     cfg = config_like('ssd300_vgg16')
     det = new_detector(renamed(data, 'unicorn', 'person'), cfg)

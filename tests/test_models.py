@@ -330,7 +330,7 @@ def test_weights_that_cannot_be_had(data, tmp_path, monkeypatch):
     def no(*_, **__):
         raise OSError('no network')
 
-    monkeypatch.setattr('ssd_tutorial.models.reach', no)
+    monkeypatch.setattr('ssd_tutorial.fetching.reach', no)
     with pytest.raises(WeightsError, match='--weights none'):
         new_detector(data, config(SSDLITE, weights='imagenet'))
     with pytest.raises(DetectorError, match='could not be fetched') as e:

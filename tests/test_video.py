@@ -611,3 +611,18 @@ def test_shapes_stay_inside():
     assert isinstance(
         Detections(a.boxes(0), a.labels, [1, 1], ('b', 'd', 't', 's', 'x'), (9, 9)), Detections
     )
+
+
+def test_predict_takes_films_among_photos(tmp_path, front, images, saved):
+    folder, out = tmp_path / 'mixed', tmp_path / 'found'
+    folder.mkdir()
+    images[0].save(folder / 'a.png')
+    shutil.copy(front, folder / 'b.mp4')
+    (folder / 'c.mp4').write_text('no film')
+    code, text = run('predict', folder, '--detector', saved, '--out', out, '--score', 0.9)
+    assert code == 2, text
+    assert 'c.mp4: not a film' in text
+    assert len((out / 'b.jsonl').read_text().splitlines()) == 36
+    assert len(list(read_frames(out / 'b_found.mp4'))) == 36
+    assert (out / 'predictions.json').is_file()
+    assert not (out / 'c_found.mp4').exists()
