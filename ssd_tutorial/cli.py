@@ -173,6 +173,7 @@ def video(film, out, detector, json_path, device, **how):
     Example:
       ssd-tutorial video dance.mp4
       ssd-tutorial video dance.mp4 --detector detector.pt --out found.mp4 --json boxes.jsonl
+      ssd-tutorial video street.mp4 --track --line 0.5,0,0.5,1 --counts counts.csv
       ssd-tutorial video 0 --seconds 30
     """
     video_or_explain(film, out, detector, json_path, device, **how)

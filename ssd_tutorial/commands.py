@@ -212,6 +212,13 @@ def _data_to_train_on(args, cfg):
     stop_or_go(data, args['anyway'])
     return data
 
+# %% ../nbs/91d_commands.ipynb #91d29c01
+def _check_followers(cfg):
+    "What a training needs besides: said before the data is read"
+    lesson = lambda name: importlib.import_module(f'ssd_tutorial.{name}')
+    if cfg.track!='none': lesson('tracking').find_trackers(cfg.track)
+    if cfg.movie!='none': lesson('movie').check_movie(cfg.movie)
+
 # %% ../nbs/91d_commands.ipynb #d0ffa28b
 def run_training(
     args:dict, # of `with_full_paths`
@@ -225,7 +232,7 @@ def run_training(
     start, cfg = time.time(), run_config(args)
     _among_others(out)
     pick_device(cfg.device)  # no such device, or no tracker? Say it before the data is read
-    if cfg.track!='none': importlib.import_module('ssd_tutorial.tracking').find_trackers(cfg.track)
+    _check_followers(cfg)
     last = read_last(out) if resume else None
     if last and last['finished'] and run_paths(out)['log'].is_file() and Path(out).is_file():
         return click.echo(_over(last, out))

@@ -163,8 +163,12 @@ def _is_track(v):
     if not isinstance(v, str): return False
     return v=='none' or all(name in (*_FOLLOWERS, *TRACKERS) for name in v.split(','))
 
+def _is_movie(v):
+    return isinstance(v, str) and (v=='none' or v.lower().endswith(('.gif','.mp4')))
+
 ALLOWED |= dict(
-    max_minutes=_range(0, whole=False), patience=_range(0),
+    max_minutes=_range(0, whole=False), patience=_range(0), movie_steps=_range(0),
+    movie=("'none', or a file that ends in .gif or .mp4", _is_movie),
     track=(f"'none', or one or more of {', '.join(_FOLLOWERS)}, as 'wandb,clearml'", _is_track))
 
 # %% ../nbs/14c_settings.ipynb #4acdcb42
@@ -253,8 +257,11 @@ class TrainConfig(NetConfig):
     score:float=auto(.05) # lowest score that counts in each epoch's mAP
     device:str=auto('auto') # where to train, see `pick_device`; a run may go on somewhere else
     track:str=auto('none') # where to follow the run (26b): tensorboard, wandb, clearml, trackio
+    movie:str=auto('none') # film of what is found after each epoch (29c), .gif or .mp4; none
+    movie_steps:int=auto(0) # steps between frames of its first epoch; 0: none there
 
-OF_MACHINE = ('device','num_workers','max_minutes','track')  # a run may go on with others
+# a run may go on with others
+OF_MACHINE = ('device','num_workers','max_minutes','track','movie','movie_steps')
 
 # %% ../nbs/14c_settings.ipynb #15c0f1a7
 def save_config(

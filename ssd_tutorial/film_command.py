@@ -25,6 +25,32 @@ def found_path(
     name = f'camera{camera}' if camera is not None else Path(source).stem
     return Path(f'{name}_found.mp4')
 
+# %% ../nbs/91d_commands.ipynb #91d29c03
+def _follower(lines, counts):
+    "What follows objects; raises DataError, InstallError"
+    from ssd_tutorial.counting import Followed, check_counts_path
+    from ssd_tutorial.tracks import ObjectTracker
+    if counts: check_counts_path(counts)
+    return Followed(ObjectTracker(), lines, bool(counts))
+
+_WEAK = .1 # score from which a detection may carry on an object that is known
+
+def _to_follow(how, follow, det):
+    "Settings of `annotate_video`: the score to report is that with which an object begins"
+    begins = det.score if how.get('score') is None else how['score']
+    follow.tracker.score = begins
+    return {**how, 'score': min(_WEAK, begins), 'track': follow}
+
+def _write_counts(follow, path):
+    "Say what was counted, and write it; the path, where there is one and there was a frame"
+    from ssd_tutorial.counting import save_counts
+    click.echo(str(follow))
+    return save_counts(follow.counts, path) if path and follow.counts.rows else None
+
+def _say_written(*paths):
+    wrote = [f'{p} ({Path(p).stat().st_size/1e6:.1f} MB)' for p in paths if p and Path(p).is_file()]
+    if wrote: click.echo(f'Wrote {" and ".join(wrote)}.')
+
 # %% ../nbs/91d_commands.ipynb #91d2900a
 def run_video(
     source, # path of a film, or a camera's number
@@ -32,7 +58,10 @@ def run_video(
     detector=None, # as for `pick_detector`; or a `Detector`
     json_path=None, # lines of boxes to write, see `frame_line`; None: none
     device='auto', # see `pick_device`
-    **how, # of `annotate_video`: every, start, seconds, score, overlap, bs, track
+    track:bool=False, # whether objects have identities; lines and counts want them anyway
+    line=(), # as `parse_line` takes them: who crosses them is counted
+    counts=None, # to write, see `save_counts`; None: nothing
+    **how, # of `annotate_video`: every, start, seconds, score, overlap, bs
 ): # `FilmReport`, its `fault` and `stopped` say whether the film is whole
     "Detect in a film, write it, say how far it came; raises DataError, WriteError, InstallError"
     from ssd_tutorial.clips import load_av
@@ -40,13 +69,13 @@ def run_video(
     from ssd_tutorial.video import annotate_video
     load_av(source)
     out = film_path(out or found_path(source), source)  # said before anything is loaded
+    follow = _follower(line, counts) if track or line or counts else None
     named = isinstance(detector, (str,Path,type(None)))
     det = pick_detector(detector, device) if named else detector
+    if follow: how = _to_follow(how, follow, det)
     report = annotate_video(det, source, out, json_path, **how)
     click.echo(f'{source}: {report}')
-    wrote = [f'{p} ({Path(p).stat().st_size/1e6:.1f} MB)' for p in (report.path, json_path)
-             if p and Path(p).is_file()]
-    if wrote: click.echo(f'Wrote {" and ".join(wrote)}.')
+    _say_written(report.path, json_path, follow and _write_counts(follow, counts))
     return report
 
 # %% ../nbs/91d_commands.ipynb #91d29004

@@ -132,6 +132,14 @@ EXPORT_OPTIONS = (
              'box deltas, for programs that decode.'),
     opt('--out', type=_FILE, help="File to write.  [default: the detector's name, .onnx]"))
 
+# %% ../nbs/91c_options.ipynb #91c29c01
+_FOLLOW = (
+    opt('--track', is_flag=True, help='Give each object a number that it keeps (lesson 29b).'),
+    opt('--line', multiple=True, metavar='X1,Y1,X2,Y2',
+        help='Count who crosses this line, in pixels of the upright frame or in fractions '
+             '(0.5,0,0.5,1); say it again for a second one.'),
+    opt('--counts', type=_FILE, help='Who is in sight when: .csv, or a figure: .png, .svg, .pdf.'))
+
 # %% ../nbs/91c_options.ipynb #91c29001
 VIDEO_OPTIONS = (
     _detector,
@@ -147,6 +155,7 @@ VIDEO_OPTIONS = (
         help="Lowest score to report.  [default: the detector's own]"),
     opt('--overlap', default=.5, type=click.FloatRange(0, 1),
         help='IoU above which the weaker of two boxes of a class goes.'),
+    *_FOLLOW,
     opt('--batch-size', 'bs', default=8, type=click.IntRange(1),
         help='Frames that go through the network at once.'),
     _device)

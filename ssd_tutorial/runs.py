@@ -384,12 +384,12 @@ def _resumed(last, cfg):
 def _followed(learn, det, data, cfg, out):
     "Meanwhile a training ends when its settings say so, and is followed where they say"
     if cfg.patience or cfg.max_minutes: learn.add_cbs(_lesson('stopping').endings(cfg))
-    if cfg.track=='none' or not is_first():
-        yield
-        return
-    follow = _lesson('tracking').track_run(cfg, det, data.valid, out)
-    try: yield learn.add_cb(follow)
-    finally: follow.close()
+    what, follow = (cfg, det, data.valid, out), []
+    if cfg.track!='none' and is_first(): follow.append(_lesson('tracking').track_run(*what))
+    if cfg.movie!='none' and is_first(): follow.append(_lesson('movie').movie_run(*what))
+    try: yield learn.add_cbs(follow)
+    finally:
+        for f in follow: f.close()
 
 # %% ../nbs/15c_runs.ipynb #15c26005
 def _end_run(det, learn, cfg, files, progress):
@@ -421,6 +421,7 @@ def train_detector(
     elif out and is_first(): _set_aside(out, progress)
     if group: group.wait()  # all have read last.ckpt, now it may be written
     if cfg.track!='none': _lesson('tracking').find_trackers(cfg.track)  # not there? Say it now
+    if cfg.movie!='none': _lesson('movie').check_movie(cfg.movie)
     learn, dls, det = _prepare(data, cfg, progress, last, cbs)
     head = dict(cfg=asdict(cfg), data=fingerprint(data), about=about,
                 spec=det.model.spec and spec_to_dict(det.model.spec))

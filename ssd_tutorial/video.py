@@ -167,7 +167,7 @@ def frame_line(
     ids = [None]*len(dets) if dets.ids is None else dets.ids.tolist()
     rows = zip(dets.names, dets.scores.tolist(), dets.boxes_px.tolist(), ids)
     objects = [dict(name=n, score=round(s, 4), box=[round(v, 1) for v in b],
-                    **({} if i is None else dict(id=i))) for n,s,b,i in rows]
+                    **({} if i is None else dict(track_id=i))) for n,s,b,i in rows]
     return json.dumps(dict(frame=frame.index, time=round(frame.time, 4), objects=objects),
                       ensure_ascii=False)
 

@@ -1,6 +1,7 @@
 "Identities last, boxes keep still, each crossing counts once. See lesson 29b."
 
 import csv
+import json
 import sys
 from dataclasses import replace
 import numpy as np
@@ -18,6 +19,8 @@ from ssd_tutorial.counting import (
 )
 from ssd_tutorial.detections import Detections, coco_results
 from ssd_tutorial.faults import DataError
+from ssd_tutorial.film_command import run_video
+from ssd_tutorial.movies import write_video
 from ssd_tutorial.tracks import ObjectTracker, follow_truth, id_switches, pair_overlaps
 
 VOCAB = ('background', 'disc', 'star')
@@ -267,6 +270,54 @@ def test_counts_of_the_truth(clips, tmp_path):
     text = counts_text(counts, [line]).splitlines()
     assert text[0].startswith('Objects followed: ')
     assert len(text) == 2
+
+
+class Knows:
+    "In place of a detector: it knows the truth, and how it is asked"
+
+    score = 0.4
+
+    def __init__(self, truth):
+        self.truth = truth
+
+    def predict_video(self, reader, track=None, **how):
+        self.how = how
+        for f in reader:
+            d = replace(self.truth[f.index], ids=None)
+            yield f, track.update(d, f.time) if track else d
+
+
+def test_the_command_follows_and_counts(tmp_path, capsys):
+    pytest.importorskip('av')
+    frames, truth = zip(*crossing_shapes(3))
+    film = write_video(frames, tmp_path / 'film.mp4', 25)
+    det, boxes = Knows(truth), tmp_path / 'boxes.jsonl'
+    how = dict(json_path=boxes, track=True, line=('.5,0,.5,1',), progress=False)
+    run_video(film, tmp_path / 'out.mp4', det, counts=tmp_path / 'c.csv', **how)
+    assert det.how['score'] == 0.1
+    line, seen = LineCounter((112, 0, 112, 224)), {}
+    for d in truth:
+        line.update(d)
+        for n, i in zip(d.names, d.ids.tolist()):
+            seen.setdefault(n, set()).add(i)
+    said = capsys.readouterr().out
+    followed = ', '.join(f'{len(ids)} {n}' for n, ids in sorted(seen.items()))
+    assert f'Objects followed: {followed}.' in said
+    assert 'Line 1, seen from its first point: ' in said
+    rows = [json.loads(text) for text in boxes.read_text().splitlines()]
+    given = {o['track_id'] for r in rows for o in r['objects']}
+    assert given == set(range(1, 1 + sum(map(len, seen.values()))))
+    assert len((tmp_path / 'c.csv').read_text().splitlines()) == 76
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(line=('1,2',)), dict(counts='counts.xls'), dict(line=('a', 'b'))]
+)
+def test_what_cannot_be_counted_is_said_before_anything_is_loaded(tmp_path, wrong):
+    film = write_video([np.zeros((32, 32, 3), np.uint8)] * 3, tmp_path / 'film.mp4', 25)
+    with pytest.raises(DataError):
+        run_video(film, tmp_path / 'out.mp4', 'no such detector', **wrong)
+    assert [p.name for p in tmp_path.iterdir()] == ['film.mp4']
 
 
 def test_nothing_to_count(tmp_path):
