@@ -285,6 +285,8 @@ def pick_detector(
     device='cpu', # where it shall calculate, see `pick_device`
 ): # `Detector`
     "The detector to use, said what it is where it was shipped; raises DetectorError: none"
+    if Path(str(path)).suffix.lower()=='.onnx':
+        return importlib.import_module('ssd_tutorial.onnx_detector').OnnxDetector(path)
     from ssd_tutorial.detector import Detector
     from ssd_tutorial.saved import shipped
     import ssd_tutorial.models  # noqa: F401  it enters torchvision's detectors

@@ -275,17 +275,22 @@ def evaluate(self:Detector,
 
 # %% ../nbs/15_detector.ipynb #e3145ce3
 @patch
+def head(self:Detector,
+)->dict: # what JSON can hold
+    "All of a detector but its weights"
+    return dict(format=FORMAT, description=self.description, vocab=self.vocab, size=self.size,
+                coder=coder_to_dict(self.model.coder), category_ids=self.category_ids,
+                score=self.score)
+
+@patch
 def save(self:Detector,
     path, # to write
     half:bool=False, # weights in float16: half the file
 )->Path: # the path
     "Weights as tensors and a JSON description, in one file; raises WriteError"
-    head = dict(format=FORMAT, description=self.description, vocab=self.vocab, size=self.size,
-                coder=coder_to_dict(self.model.coder), category_ids=self.category_ids,
-                score=self.score)
     small = lambda v: v.half() if half and v.is_floating_point() else v
     state = {k: small(v.detach().cpu()).contiguous() for k,v in self.model.state_dict().items()}
-    return save_whole(dict(json=json.dumps(head), state=state), path)
+    return save_whole(dict(json=json.dumps(self.head()), state=state), path)
 
 # %% ../nbs/15_detector.ipynb #4016f784
 @patch(cls_method=True)

@@ -12,7 +12,6 @@ __all__ = ['resize_square', 'to_input']
 # The one way of an image into a network: upright, RGB, stretched to a square, 0–1.
 from importlib import import_module
 import numpy as np
-import torch
 from PIL import Image
 from .pictures import open_image
 
@@ -34,8 +33,9 @@ def to_input(
     size:int=224, # pixels
     fit:str='stretch', # or 'pad', see `resize_square`
     size_hw=None, # of the whole image, where it was decoded at a reduced size
-)->torch.Tensor: # (3,size,size) float32, 0–1
+): # tensor (3,size,size) float32, 0–1
     "The one way of an image into the model: upright RGB, made a square, 0–1"
+    import torch  # here: who only wants a square needs no torch
     pixels = image
     is_array = isinstance(image, np.ndarray) and image.dtype==np.uint8
     if not (is_array and image.shape==(size,size,3)):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'CLOSER_OPTIONS', 'EVALUATE_OPTIONS', 'PREDICT_OPTIONS', 'DOCTOR_OPTIONS', 'DEMO_OPTIONS',
-           'COMPARE_OPTIONS', 'VIDEO_OPTIONS', 'SPELLED', 'BY_HAND', 'PYTHON_ONLY', 'SETTINGS', 'SAID', 'NET_OPTIONS',
-           'TRAIN_OPTIONS', 'OF_PROCESS', 'opt', 'with_tile_size', 'checked_setting', 'setting_option', 'with_options',
-           'split_epochs', 'run_config', 'with_start', 'with_full_paths', 'train_defaults', 'resumed_args']
+           'COMPARE_OPTIONS', 'EXPORT_OPTIONS', 'VIDEO_OPTIONS', 'SPELLED', 'BY_HAND', 'PYTHON_ONLY', 'SETTINGS',
+           'SAID', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'OF_PROCESS', 'opt', 'with_tile_size', 'checked_setting',
+           'setting_option', 'with_options', 'split_epochs', 'run_config', 'with_start', 'with_full_paths',
+           'train_defaults', 'resumed_args']
 
 # %% ../nbs/91c_options.ipynb #a70e6546
 import os
@@ -124,6 +125,12 @@ DEMO_OPTIONS = (
 COMPARE_OPTIONS = (
     opt('--out', default='comparison', type=_FOLDER,
         help='Folder for compare.png, compare.md and compare.csv.'),)
+EXPORT_OPTIONS = (
+    _detector,
+    opt('--to', default='onnx-nms', type=_CHOICE(['onnx-nms','onnx']),
+        help='onnx-nms: boxes come out, predict runs it without PyTorch; onnx: class logits and '
+             'box deltas, for programs that decode.'),
+    opt('--out', type=_FILE, help="File to write.  [default: the detector's name, .onnx]"))
 
 # %% ../nbs/91c_options.ipynb #91c29c01
 _FOLLOW = (

@@ -26,7 +26,6 @@ def progress_bar(
 # %% ../nbs/06c_checkpoints.ipynb #a009d2af
 import contextlib, io, os
 from pathlib import Path
-import torch
 from .faults import UserError
 
 # %% ../nbs/06c_checkpoints.ipynb #18c301dc
@@ -36,6 +35,7 @@ class WriteError(UserError, OSError):
 def _as_bytes(content):
     "What torch.save would write; its own writer may end the process on a full disk"
     if isinstance(content, bytes): return content
+    import torch  # here: a detector without it (lesson 30) shows bars and writes files, too
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getbuffer()

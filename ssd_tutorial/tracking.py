@@ -16,9 +16,9 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastcore.basics import patch
 from PIL import Image
-from .augment import InstallError
 from .config import TRACKERS, DetectorError
 from .detections import draw_boxes, draw_detections
+from .faults import InstallError
 from .trainer import shown_detector
 from .training import _length
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fastai.callback.core import Callback
-from ssd_tutorial.augment import InstallError
+from ssd_tutorial.faults import InstallError
 from ssd_tutorial.cli import main
 from ssd_tutorial.config import TRACKERS, DetectorError, TrainConfig
 from ssd_tutorial.live import LivePlot

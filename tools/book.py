@@ -34,6 +34,8 @@ PLUMBING = {
     'photographs': r'\bphotographs\(',
     'save_cover': r'\bsave_cover\(',
 }
+# lessons that need an extra of settings.ini, which the package alone does not bring
+EXTRA = {'29': 'video', '29b': 'video', '29c': 'video', '30': 'export', '30b': 'export'}
 NOT_RUN = 'Not run here: '  # how `long_run` and `photographs` begin; a kept output never does
 SET_UP = """#| hide
 # In Colab: install the package, from where README says. Everywhere: light figures, few warnings.
@@ -41,7 +43,7 @@ import os, sys
 if 'google.colab' in sys.modules:
     home = 'git+https://github.com/{owner}/ssd_tutorial'
     source = os.environ.get('SSD_TUTORIAL_SOURCE', home)
-    %pip install -q "{{source}}"
+    %pip install -q "{{source}}"{extra}
 try:
     from ssd_tutorial.notebook import {names}
 except ImportError as e:
@@ -148,8 +150,12 @@ def set_up_cell(path, cells, owner):
     names = (
         [] if number(path) == '99' else [n for n, use in PLUMBING.items() if re.search(use, code)]
     )
+    packages = settings().get(f'{EXTRA.get(number(path))}_requirements', '').split()
     text = SET_UP.format(
-        owner=owner, names=', '.join([*names, 'set_up']), call=call.group() if call else 'set_up()'
+        owner=owner,
+        names=', '.join([*names, 'set_up']),
+        call=call.group() if call else 'set_up()',
+        extra=''.join(f' "{p}"' for p in packages),
     )
     fresh = hashlib.sha256(f'set up {path.parent.name}/{path.name}'.encode()).hexdigest()[:8]
     new = dict(cell_type='code', execution_count=None, id=fresh, metadata={}, outputs=[], source=[])

@@ -1,0 +1,222 @@
+"A detector as an ONNX graph: what it calculates, what it refuses, and that it needs no PyTorch"
+
+import json, subprocess, sys
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from ssd_tutorial.cli import main
+from ssd_tutorial.config import DetectorError, TrainConfig
+from ssd_tutorial.detector import Detector
+from ssd_tutorial.records import generated_data
+from ssd_tutorial.trainer import new_detector
+
+onnx = pytest.importorskip('onnx')
+runtime = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+from ssd_tutorial.onnx_detector import OnnxDetector, square_input  # noqa: E402
+from ssd_tutorial.onnx_export import export_onnx, graph_of, with_nms, with_notes  # noqa: E402
+
+FEW = dict(weights='none', augment='none')
+
+
+def detector(arch, size, **more):
+    "Untrained, but its batch norms have seen something and its classes disagree"
+    data = generated_data('multiscale', 4, 2, size=64)
+    torch.manual_seed(0)
+    det = new_detector(data, TrainConfig(arch, size=size, weights='none', **more))
+    with torch.no_grad():
+        for _ in range(10):
+            det.model.train()(torch.rand(2, 3, size, size))
+        for name, p in det.model.named_parameters():
+            if '.cls.' in name and name.endswith('weight'):
+                p.normal_(std=0.5 / p[0].numel() ** 0.5)
+    det.model.eval()
+    return det
+
+
+SOME = [
+    ('grid', 96, dict(width=16)),
+    ('fcos', 128, dict(width=16)),
+    ('ssd', 128, dict(body='mobilenetv3_small_050', width=16, fit='pad')),
+]
+
+
+@pytest.mark.parametrize('arch,size,more', SOME, ids=[a for a, *_ in SOME])
+def test_graph_and_model_agree(arch, size, more):
+    det = detector(arch, size, **more)
+    session = runtime.InferenceSession(graph_of(det).SerializeToString())
+    for n in (1, 4):
+        images = torch.rand(n, 3, size, size)
+        with torch.no_grad():
+            ours = det.model(images)
+        for a, b in zip(ours, session.run(None, dict(images=images.numpy())), strict=True):
+            assert a.abs().max() > 1e-3
+            np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize('arch,size,more', SOME, ids=[a for a, *_ in SOME])
+def test_detections_agree(arch, size, more, tmp_path):
+    det = detector(arch, size, **more)
+    light = OnnxDetector(export_onnx(det, tmp_path / 'd.onnx'))
+    photos = [r.load() for r in generated_data('multiscale', 4, 2, size=150).train]
+    photos += [photos[0].crop((0, 0, 150, 60)), Image.new('RGB', (40, 90), 'red')]
+    least = np.quantile([d.scores.max() for d in det.predict(photos, score=0)], 0.1) * 0.9
+    total = 0
+    for a, b in zip(det.predict(photos, score=least), light.predict(photos, score=least)):
+        assert len(a) == len(b)
+        assert sorted(a.labels) == sorted(b.labels)
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+        np.testing.assert_allclose(
+            sorted(a.boxes_px.tolist()), sorted(b.boxes_px.tolist()), atol=0.05
+        )
+        total += len(a)
+    assert total
+
+
+def test_ssd300(tmp_path):
+    det = detector('ssd300', 300)
+    session = runtime.InferenceSession(graph_of(det).SerializeToString())
+    images = torch.rand(2, 3, 300, 300)
+    with torch.no_grad():
+        ours = det.model(images)
+    assert ours[0].shape[1] == 8732
+    for a, b in zip(ours, session.run(None, dict(images=images.numpy())), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    det = detector('grid', 96, width=16)
+    return det, export_onnx(det, tmp_path_factory.mktemp('onnx') / 'small.onnx')
+
+
+def test_no_torch(small, tmp_path):
+    "Neither the class nor the command imports it"
+    Image.new('RGB', (50, 40), 'blue').save(tmp_path / 'a.png')
+    program = (
+        'import sys; sys.modules.update(torch=None, torchvision=None, fastai=None, timm=None)\n'
+        f'from ssd_tutorial.onnx_detector import OnnxDetector\n'
+        f'print(len(OnnxDetector({str(small[1])!r}).predict([{str(tmp_path / "a.png")!r}])))\n'
+        'from ssd_tutorial.cli import main\n'
+        f'main(["predict", {str(tmp_path / "a.png")!r}, "--detector", {str(small[1])!r}, '
+        f'"--out", {str(tmp_path / "out")!r}])'
+    )
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('1\n')
+    assert (tmp_path / 'out' / 'predictions.json').is_file()
+
+
+@pytest.mark.parametrize('wh', [(300, 200), (31, 97), (1, 1), (700, 3)])
+def test_square_without_antialias(wh):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (wh[1], wh[0], 3), dtype=np.uint8)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255,
+        (64, 64),
+        mode='bilinear',
+        align_corners=False,
+    )[0]
+    ours = square_input(Image.fromarray(pixels), 64, antialias=False)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def changed(small, path, **notes):
+    graph = onnx.load(small[1])
+    head = json.loads(next(p.value for p in graph.metadata_props if p.key == 'ssd_tutorial'))
+    onnx.helper.set_model_props(graph, dict(ssd_tutorial=json.dumps({**head, **notes})))
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
+WRONG = [
+    dict(whole=False),
+    dict(vocab=['background']),
+    dict(vocab=['cat', 'dog']),
+    dict(vocab='background'),
+    dict(vocab=['background', 'cat', 'cat']),
+    dict(size=10**9),
+    dict(size=True),
+    dict(size=128),
+    dict(score=7),
+    dict(score=None),
+    dict(category_ids=[1]),
+    dict(description=None),
+    dict(description=dict(fit='own')),
+]
+
+
+@pytest.mark.parametrize('notes', WRONG, ids=str)
+def test_notes_are_checked(small, tmp_path, notes):
+    with pytest.raises(DetectorError, match='d.onnx'):
+        OnnxDetector(changed(small, tmp_path / 'd.onnx', **notes))
+
+
+def test_damaged_files(small, tmp_path):
+    whole = small[1].read_bytes()
+    path = tmp_path / 'd.onnx'
+    for content in (b'', b'hello', whole[: len(whole) // 2], whole[:200]):
+        path.write_bytes(content)
+        with pytest.raises(DetectorError, match='d.onnx'):
+            OnnxDetector(path)
+
+
+def test_a_graph_of_something_else(tmp_path):
+    text = (
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[N] x) => (float[N] y) {y = Floor (x)}'
+    )
+    graph = onnx.parser.parse_model(text)
+    for notes in ({}, dict(ssd_tutorial='['), dict(ssd_tutorial='[' * 100_000)):
+        onnx.helper.set_model_props(graph, notes)
+        onnx.save(graph, tmp_path / 'd.onnx')
+        with pytest.raises(DetectorError, match='no description by ssd_tutorial'):
+            OnnxDetector(tmp_path / 'd.onnx')
+
+
+def test_notes_without_their_graph(small, tmp_path):
+    "The right words beside another graph"
+    text = (
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[N] x) => (float[N] y) {y = Floor (x)}'
+    )
+    (tmp_path / 'd.onnx').write_bytes(with_notes(onnx.parser.parse_model(text), small[0], True))
+    with pytest.raises(DetectorError, match='its inputs are x'):
+        OnnxDetector(tmp_path / 'd.onnx')
+
+
+def run(*args):
+    done = CliRunner().invoke(main, [str(a) for a in args])
+    return done.exit_code, done.output
+
+
+def test_command(small, tmp_path):
+    path = small[0].save(tmp_path / 'd.pt')
+    code, text = run('export', '--detector', path, '--out', tmp_path / 'd.onnx')
+    assert (code, 'd.onnx' in text) == (0, True)
+    assert OnnxDetector(tmp_path / 'd.onnx').vocab == small[0].vocab
+    Image.new('RGB', (50, 40)).save(tmp_path / 'a.png')
+    (tmp_path / 'b.jpg').write_text('no picture')
+    args = tmp_path / 'a.png', tmp_path / 'b.jpg', '--detector', tmp_path / 'd.onnx'
+    code, text = run('predict', *args, '--out', tmp_path / 'out')
+    assert code == 2
+    assert 'b.jpg' in text
+    assert json.loads((tmp_path / 'out' / 'predictions.json').read_text()) == []
+    code, text = run('predict', tmp_path / 'a.png', '--detector', tmp_path / 'none.onnx')
+    assert code == 2
+    assert 'no such file' in text
+
+
+def test_merging_twice_is_refused(small):
+    with pytest.raises(ValueError):
+        with_nms(onnx.load(small[1]))
+
+
+def test_shipped_detector_is_measured_alike(small):
+    data = generated_data('multiscale', 2, 6, size=96)
+    light = OnnxDetector(small[1])
+    ours = small[0].evaluate(data.valid, data.vocab, progress=False)
+    theirs = light.evaluate(data.valid, data.vocab, progress=False)
+    assert theirs.map50 == pytest.approx(ours.map50, abs=1e-4)
+    assert isinstance(small[0], Detector)
