@@ -283,10 +283,13 @@ def _shipped_detector(name, device, which):
 def pick_detector(
     path=None, # of `Detector.save`, or one of `shipped` or `FROM_TORCHVISION`; None: the standard
     device='cpu', # where it shall calculate, see `pick_device`
-): # `Detector`
+    graphs:bool=False, # an ONNX file (lesson 30) will do
+): # `Detector`, or `OnnxDetector`
     "The detector to use, said what it is where it was shipped; raises DetectorError: none"
-    if Path(str(path)).suffix.lower()=='.onnx':
-        return importlib.import_module('ssd_tutorial.onnx_detector').OnnxDetector(path)
+    if str(path).lower().endswith('.onnx'):
+        if graphs: return importlib.import_module('ssd_tutorial.onnx_detector').OnnxDetector(path)
+        raise DetectorError(f'{path}: ONNX files are for predict.',
+                            'Give the detector that it was exported from.')
     from ssd_tutorial.detector import Detector
     from ssd_tutorial.saved import shipped
     import ssd_tutorial.models  # noqa: F401  it enters torchvision's detectors
@@ -395,7 +398,7 @@ def run_prediction(
     items, videos = split_videos(find_photos(photos, out, bad))
     n = len(items)+len(videos)+len(bad)
     spare_photos(items, out, not no_pictures)
-    det = pick_detector(detector, device)
+    det = pick_detector(detector, device, graphs=True)
     saves, number, links = Saves(save, out, det.vocab), own_numbers(items), Links(items)
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
                                progress=len(items)>16, unreadable=bad, **how)

@@ -164,9 +164,13 @@ def detect_many(self:OnnxDetector,
     bs:int=16, # images in a batch
     desc:str='', # of the bar
     progress:bool=False, # a bar
+    tiles=None, # refused: it needs the detector itself (lesson 28b)
+    tta:bool=False, # likewise
     **settings, # of `detect_batch`: score, overlap, top_k
 ): # yields (place in items, (height, width) of the image, what `detect_batch` found)
-    "Detections of many images, a batch at a time; raises DataError"
+    "Detections of many images, a batch at a time; raises DataError, DetectorError"
+    if tiles or tta: raise DetectorError('tiles and tta need the detector that was exported; '
+                                         f'{self.path.name} looks at whole images.')
     antialias = self.description.get('antialias', True)
     at_least = 2*self.size if antialias else None
     for batch in open_batches(items, open, at_least, unreadable, bs, desc, progress):

@@ -39,6 +39,7 @@ SLOW = {
     'device',
     'fuzz',
     'mutants',
+    'onnx',
     'pretrained',
     'reports',
     'resume',
