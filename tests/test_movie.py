@@ -120,7 +120,7 @@ def test_the_last_frame_shows_the_trained_detector(data, tmp_path):
 def test_the_command_films(tmp_path):
     out = tmp_path / 'd.pt'
     args = ['train', '--data', 'generated', '--out', str(out), '--arch', 'multiscale']
-    args += ['--size', '64', '--epochs', '1', '--variants', '1', '--max-steps', '2', '--no-plots']
+    args += ['--size', '64', '--epochs', '1', '--variants', '1', '--no-plots']
     got = CliRunner().invoke(main, [*args, '--movie', str(tmp_path / 'm.gif')])
     assert got.exit_code == 0, got.output
     assert length(tmp_path / 'm.gif') == 2
