@@ -280,7 +280,8 @@ def _no_camera(number):
 def _open_camera(number):
     "OpenCV's camera, and its frames a second; DataError: there is none"
     import cv2
-    getattr(cv2, 'setLogLevel', lambda level: None)(0)
+    log = cv2.utils.logging
+    log.setLogLevel(log.LOG_LEVEL_SILENT)  # we say it ourselves, in one line
     camera = cv2.VideoCapture(number)
     if camera.isOpened(): return camera, camera.get(cv2.CAP_PROP_FPS) or None
     camera.release()

@@ -64,10 +64,12 @@ def run_video(
     **how, # of `annotate_video`: every, start, seconds, score, overlap, bs
 ): # `FilmReport`, its `fault` and `stopped` say whether the film is whole
     "Detect in a film, write it, say how far it came; raises DataError, WriteError, InstallError"
-    from ssd_tutorial.clips import load_av
+    from ssd_tutorial.clips import find_camera, load_av, read_frames
     from ssd_tutorial.movies import film_path
     from ssd_tutorial.video import annotate_video
     load_av(source)
+    if find_camera(source) is None:
+        with read_frames(source): pass  # what is no film is said before a detector is loaded
     out = film_path(out or found_path(source), source)  # said before anything is loaded
     follow = _follower(line, counts) if track or line or counts else None
     named = isinstance(detector, (str,Path,type(None)))

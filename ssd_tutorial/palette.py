@@ -68,8 +68,8 @@ def place_captions(
 
 # %% ../nbs/28_photos.ipynb #28a00013
 def _captions(dets):
-    numbers = ['']*len(dets) if dets.ids is None else [f' #{i}' for i in dets.ids]
-    return [f'{n}{i} {s:.2f}' for n,i,s in zip(dets.names, numbers, dets.scores.tolist())]
+    numbers = ['']*len(dets) if dets.ids is None else [f'#{i} ' for i in dets.ids]
+    return [f'{i}{n} {s:.2f}' for n,i,s in zip(dets.names, numbers, dets.scores.tolist())]
 
 def _fitted(text, font, room):
     "A caption no wider than the image, and its width"
