@@ -398,7 +398,7 @@ def run_prediction(
     items, videos = split_videos(find_photos(photos, out, bad))
     n = len(items)+len(videos)+len(bad)
     spare_photos(items, out, not no_pictures)
-    det = pick_detector(detector, device, graphs=True)
+    det = pick_detector(detector, device, True)
     saves, number, links = Saves(save, out, det.vocab), own_numbers(items), Links(items)
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
                                progress=len(items)>16, unreadable=bad, **how)
