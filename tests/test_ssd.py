@@ -52,7 +52,7 @@ def test_ssd512_learns(tmp_path):
     data = generated_data('multiscale', 8, 1, n_objects=(1, 2), scale=(0.2, 0.6))
     data = replace(data, splits=dict(train=data.train, val=data.train[:1]))
     small = dict(weights='none', body_settings=dict(width=1 / 8))
-    how = dict(epochs=75, bs=8, lr=1e-3, strength=None, keep='last', bf16=True)
+    how = dict(epochs=130, bs=8, lr=1e-3, strength=None, keep='last', bf16=True)
     det, rows = train_detector(data, TrainConfig('ssd512', **small, **how), progress=False)
     assert rows[0]['map50'] < 0.1
     assert det.evaluate(data.train, protocol='ssd', progress=False).map50 >= 0.9
