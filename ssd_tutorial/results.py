@@ -125,8 +125,9 @@ def own_numbers(
     photos, # paths and links
 ): # function: `Detections`, whose image_id is a place among the photos → the same, numbered
     "Numbers of images and classes as the COCO file has them that the photos stand in, and says so"
+    from ssd_tutorial.intake import is_link
     count = lambda d: d
-    if not photos or any(isinstance(p, str) and '://' in p for p in photos): return count
+    if not photos or any(map(is_link, photos)): return count
     home = _coco_home(Path(photos[0]).resolve().parent)
     number = _own_numbers(home) if home else {}
     mine = [[*number.get(os.path.realpath(p), ())] for p in photos]
@@ -277,8 +278,9 @@ def _say(text):
 class _Writer:
     "What `write_predictions` does with one photo"
     def __init__(self, photos, out, pictures, saves, links):
+        from ssd_tutorial.intake import is_link
         from ssd_tutorial.links import link_name
-        names = [link_name(p) if isinstance(p, str) and '://' in p else p for p in photos]
+        names = [link_name(p) if is_link(p) else p for p in photos]
         self.photos, self.to, self.pictures = photos, picture_paths(out, names), pictures
         self.saves, self.links, self.tally = saves, links, Tally()
         self.bad, self.trouble = [], None
