@@ -4,6 +4,7 @@ import json, os, random, subprocess, sys, time
 from pathlib import Path
 import psutil
 import pytest
+from PIL import Image
 from hypothesis import given, settings, strategies as st
 from ssd_tutorial.detector import Detector
 from ssd_tutorial.processes import draw_apart, merge_shares, share_of
@@ -61,12 +62,13 @@ def run(command):
 
 @pytest.mark.slow
 def test_two_processes_train_one_detector(folder, tmp_path):
-    "Through accelerate's launcher: one table, one set of files, the figures of one process"
+    "Through accelerate's launcher: one table, one set of files, one film, one process's figures"
     start = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes']
     start += ['2', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no']
-    out = tmp_path / 'd.pt'
-    r = run(launched(folder, out, '--epochs', '4', start=start))
+    out, film = tmp_path / 'd.pt', tmp_path / 'learning.gif'
+    r = run(launched(folder, out, '--epochs', '4', '--movie', str(film), start=start))
     assert r.returncode == 0, r.stderr[-3000:]
+    assert Image.open(film).n_frames == 1 + 4
     assert r.stdout.count('frozen        1') == 1
     assert r.stdout.count('It took') == 1
     last = read_last(out)
