@@ -15,7 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .clips import Frame, _colours, find_camera, load_av, origin_of, shown_wh
+from .clips import (
+    _colours, find_camera, Frame, load_av, open_container, origin_of, shown_wh)
 from .pictures import open_image
 from .system import WriteError, clear_parts
 
@@ -48,7 +49,7 @@ class _Sound:
     "The sound of a film on its way into another one"
     def __init__(self, path, start, out):
         self.start, self.out, self.stream, self.next = start, out, None, None
-        self.source = load_av().open(os.fspath(path))
+        self.source = open_container(path)
         if not self.source.streams.audio: return
         have = self.source.streams.audio[0]
         self.copied, rate = have.codec_context.name in ('aac','mp3'), have.codec_context.sample_rate

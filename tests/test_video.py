@@ -327,6 +327,19 @@ def test_what_is_no_film(tmp_path, images, saved):
         assert len(text.strip().splitlines()) == 1, text
     with pytest.raises(DataError, match='no such file'):
         read_frames(tmp_path / 'none.mp4')
+    with pytest.raises(DataError, match='Download it first'):
+        read_frames('https://127.0.0.1:9/dance.mp4')
+
+
+def test_a_list_of_files_is_no_film(tmp_path, images):
+    "FFmpeg would open what the list names"
+    whole = film(tmp_path / 'film.mp4', images[:5], UNEVEN)
+    listed = tmp_path / 'listed.mp4'
+    listed.write_text(f'ffconcat version 1.0\nfile {whole.name}\n')
+    with av.open(str(listed)) as c:
+        assert next(c.decode(video=0)) is not None
+    with pytest.raises(DataError, match='not a film'):
+        read_frames(listed)
 
 
 def test_no_camera(saved):
