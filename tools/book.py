@@ -36,6 +36,7 @@ PLUMBING = {
 }
 # lessons that need an extra of settings.ini, which the package alone does not bring
 EXTRA = {'29': 'video', '29b': 'video', '29c': 'video', '30': 'export', '30b': 'export'}
+EXTRA |= {'31': 'app'}
 NOT_RUN = 'Not run here: '  # how `long_run` and `photographs` begin; a kept output never does
 SET_UP = """#| hide
 # In Colab: install the package, from where README says. Everywhere: light figures, few warnings.
