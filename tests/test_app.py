@@ -639,18 +639,28 @@ def test_the_browser_keeps_what_predict_keeps(b, name, tmp_path):
     assert total > 100
 
 
+def exact_iou(a, b):
+    "Overlaps of pairs of float32 boxes in float64; 0 where neither has an area"
+    a, b = a.astype(float), b.astype(float)
+    shared = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(0).prod(1)
+    both = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared
+    return np.where(both > 0, shared / np.where(both > 0, both, 1), 0)
+
+
 def test_the_browser_suppresses_as_we_do(b):
     "Equal scores, equal boxes, overlaps at the very threshold, boxes without area"
     rng, total = np.random.default_rng(0), 0
-    for _ in range(40):
-        n = int(rng.integers(1, 60))
-        corner, side = rng.integers(0, 5, (n, 2)) / 8, rng.integers(0, 4, (n, 2)) / 8
+    digits = lambda values: [float(f'{v:.9g}') for v in np.ravel(values)]
+    for cells in [8, 10] * 20:
+        n = int(rng.integers(2, 60))
+        corner, side = rng.integers(0, 5, (n, 2)) / cells, rng.integers(0, 4, (n, 2)) / cells
         boxes = np.hstack([corner, corner + side]).astype(np.float32)
         scores = np.sort(np.float32(rng.integers(1, 9, n) / 10))[::-1]
         labels = rng.integers(1, 4, n)
-        told = dict(boxes=boxes.ravel().tolist(), scores=[float(f'{v:.9g}') for v in scores])
+        told = dict(boxes=digits(boxes), scores=digits(scores))
         told |= dict(labels=labels.tolist(), inside=[True] * n)
-        grid = [(s, o) for s in (0.1, 0.3, 0.7) for o in (0.25, 1 / 3, 0.5, 1)]
+        at = exact_iou(boxes[rng.integers(n, size=3)], boxes[rng.integers(n, size=3)])
+        grid = [(s, float(o)) for s in (0.1, 0.3, 0.7) for o in (0.25, 1 / 3, 0.5, 1, *at)]
         for (score, overlap), kept in zip(grid, kept_in_browser(b, told, grid, 7)):
             over = torch.from_numpy(scores.copy()) > score
             some = [torch.from_numpy(x.copy())[over] for x in (boxes, scores, labels)]
