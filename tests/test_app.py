@@ -793,7 +793,7 @@ def test_the_camera(b):
     assert b.js('state.file.name') == 'camera.jpg'
 
 
-@pytest.mark.parametrize('kind,turn', [('TIFF', 1), ('JPEG', 6), ('JPEG', 3)])
+@pytest.mark.parametrize('kind,turn', [('TIFF', 1), ('TIFF', 6), ('JPEG', 6), ('PNG', 6)])
 def test_pictures_that_browsers_see_otherwise(b, page, tmp_path, kind, turn):
     "A TIFF is drawn by the server; a photo that lies on its side stands up, boxes and all"
     exif = Image.Exif()
