@@ -700,6 +700,17 @@ def test_why_a_box_is_there(b, det, cats_file):
     assert 'Suppressed by cat' in b.js("$('said').textContent")
 
 
+def test_a_thousand_candidates_and_no_more(b):
+    "Where not all candidates are sent, the page says so"
+    told = explain(untrained('fcos', 128, width=16), io.BytesIO(encoded(two_cats())))
+    assert len(told['scores']) == 1000
+    b.js(f'state.found = {json.dumps(told)}, state.columns = columns(state.found)')
+    slide(b, 'score', 0)  # it stops at the floor
+    assert 'best 1000 candidates, all that are sent' in b.js("$('count').textContent")
+    slide(b, 'score', 1)
+    assert b.js("$('count').textContent").startswith('0 candidates')
+
+
 def test_toggles(b, cats_file):
     upload(b, cats_file)
     slide(b, 'score', 0.05)
