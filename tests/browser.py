@@ -81,7 +81,7 @@ class Browser:
                 assert 'error' not in message, (method, message['error'])
                 return message['result']
 
-    def wait(self, true, what, seconds=30):
+    def wait(self, true, what, seconds=60):
         "Until something is true; what was true"
         end = time.time() + seconds
         while time.time() < end:
@@ -99,7 +99,7 @@ class Browser:
         assert 'exceptionDetails' not in r, r['exceptionDetails']
         return r['result'].get('value')
 
-    def until(self, code, seconds=30):
+    def until(self, code, seconds=60):
         "Until an expression is true in the page; its value"
         return self.wait(lambda: self.js(code), code, seconds)
 
