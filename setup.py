@@ -39,7 +39,7 @@ setup(
         console_scripts=cfg['console_scripts'].split(),
         nbdev=[f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],
     ),
-    package_data={cfg['lib_path']: ['*.json', 'doctor.css', 'doctor.html', 'weights/*']},
+    package_data={cfg['lib_path']: ['*.json', '*.css', '*.html', 'weights/*']},
     include_package_data=True,
     zip_safe=False,
     classifiers=[

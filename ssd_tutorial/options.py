@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'CLOSER_OPTIONS', 'EVALUATE_OPTIONS', 'PREDICT_OPTIONS', 'DOCTOR_OPTIONS', 'DEMO_OPTIONS',
-           'COMPARE_OPTIONS', 'EXPORT_OPTIONS', 'VIDEO_OPTIONS', 'SPELLED', 'BY_HAND', 'PYTHON_ONLY', 'SETTINGS',
-           'SAID', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'OF_PROCESS', 'opt', 'with_tile_size', 'checked_setting',
+           'COMPARE_OPTIONS', 'EXPORT_OPTIONS', 'APP_OPTIONS', 'VIDEO_OPTIONS', 'SPELLED', 'BY_HAND', 'PYTHON_ONLY',
+           'SETTINGS', 'SAID', 'NET_OPTIONS', 'TRAIN_OPTIONS', 'OF_PROCESS', 'opt', 'with_tile_size', 'checked_setting',
            'setting_option', 'with_options', 'split_epochs', 'run_config', 'with_start', 'with_full_paths',
            'train_defaults', 'resumed_args']
 
@@ -131,6 +131,17 @@ EXPORT_OPTIONS = (
         help='onnx-nms: boxes come out, predict runs it without PyTorch; onnx: class logits and '
              'box deltas, for programs that decode.'),
     opt('--out', type=_FILE, help="File to write.  [default: the detector's name, .onnx]"))
+
+# %% ../nbs/91c_options.ipynb #91c31001
+APP_OPTIONS = (
+    _detector,
+    opt('--port', type=click.IntRange(0, 65535),
+        help='Where to serve the page; 0: any that is free.  [default: 8030, or the next free]'),
+    opt('--host', default='127.0.0.1', metavar='ADDRESS',
+        help='Who may come: 127.0.0.1 is this computer alone, 0.0.0.0 its network as well; there '
+             'is no password.'),
+    opt('--no-open', is_flag=True, help='Open no browser.'),
+    _device)
 
 # %% ../nbs/91c_options.ipynb #91c29c01
 _FOLLOW = (

@@ -33,6 +33,7 @@ def real_data():
 # files whose tests train detectors or start processes; `make quick` leaves them out, and single
 # tests that are marked where they stand
 SLOW = {
+    'app',
     'benchmarks',
     'cli',
     'detective',

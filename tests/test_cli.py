@@ -171,7 +171,7 @@ def test_wrong_input(folder, args, says, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'command', [[], ['train'], ['evaluate'], ['predict'], ['doctor'], ['demo']]
+    'command', [[], ['train'], ['evaluate'], ['predict'], ['doctor'], ['demo'], ['app']]
 )
 def test_help_has_an_example(command):
     code, out = run(*command, '--help')

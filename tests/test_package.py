@@ -25,6 +25,7 @@ def python(code):
         ('config', ('torch', 'numpy')),
         ('notebook', ('torch', 'fastai', 'pandas')),
         ('ported', ('imgaug', 'cv2', 'fastai', 'matplotlib')),
+        ('app', ('torch', 'starlette', 'uvicorn', 'av', 'matplotlib')),
     ],
 )
 def test_light_imports(module, heavy):

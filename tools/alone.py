@@ -61,6 +61,7 @@ LONG = (  # more than about 15 s on two cores
     '20d_matchers',
     '22_from_a_detector',
     '24_torchvision_detectors',
+    '31_page',
     '91_cli',
     '91d_commands',
     'solutions/05_body',

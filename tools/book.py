@@ -34,8 +34,9 @@ PLUMBING = {
     'photographs': r'\bphotographs\(',
     'save_cover': r'\bsave_cover\(',
 }
-# lessons that need an extra of settings.ini, which the package alone does not bring
+# lessons that need extras of settings.ini, which the package alone does not bring
 EXTRA = {'29': 'video', '29b': 'video', '29c': 'video', '30': 'export', '30b': 'export'}
+EXTRA |= {'31': 'app video'}
 NOT_RUN = 'Not run here: '  # how `long_run` and `photographs` begin; a kept output never does
 SET_UP = """#| hide
 # In Colab: install the package, from where README says. Everywhere: light figures, few warnings.
@@ -150,7 +151,8 @@ def set_up_cell(path, cells, owner):
     names = (
         [] if number(path) == '99' else [n for n, use in PLUMBING.items() if re.search(use, code)]
     )
-    packages = settings().get(f'{EXTRA.get(number(path))}_requirements', '').split()
+    extras = EXTRA.get(number(path), '').split()
+    packages = ' '.join(settings()[f'{e}_requirements'] for e in extras).split()
     text = SET_UP.format(
         owner=owner,
         names=', '.join([*names, 'set_up']),
