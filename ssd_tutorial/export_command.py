@@ -9,22 +9,69 @@ __all__ = ['run_export']
 # Written in lesson 91d, in the cells that begin with "#| export export_command".
 
 # %% ../nbs/91d_commands.ipynb #91d30005
-# What export does: a detector becomes a file that needs no PyTorch.
-import shlex
+# What export does: a detector becomes a file for other programs.
+import importlib, shlex, tempfile
 from pathlib import Path
 import click
-from .commands import pick_detector, shipped_name
+from .commands import pick_detector, read_data, shipped_name
+from .config import DetectorError
+from .system import save_whole
 
 # %% ../nbs/91d_commands.ipynb #91d30002
+def _int8(det, photos, out, data, split, anyway):
+    "Write a detector in eight bits, if it is still as good; say what it loses and wins"
+    from ssd_tutorial.onnx_export import export_onnx
+    from ssd_tutorial.onnx_detector import OnnxDetector
+    from ssd_tutorial.quantise import MOST_LOST, cost_of, quantise
+    read = read_data(data, only=(split,))
+    records, = read.splits.values()
+    with tempfile.TemporaryDirectory() as folder:
+        floats = export_onnx(det, Path(folder)/'float.onnx')
+        click.echo('Calibrating …')
+        small = quantise(floats, photos, Path(folder)/'int8.onnx')
+        before, after = OnnxDetector(floats), OnnxDetector(small)
+        cost = cost_of(before, after, records, read.vocab)
+        for name,*v in zip(('float','int8'), cost['map50'], cost['map'], cost['ms']):
+            click.echo('{:6} mAP50 {:.3f}   mAP {:.3f}   {:.0f} ms a photo'.format(name, *v))
+        says = f'Eight bits lose {cost["lost"]:.3f} mAP50 on {len(records)} photos'
+        click.echo(f'{says}; they are {cost["speedup"]:.2f} times as fast.')
+        if cost['lost']>=MOST_LOST and not anyway:
+            raise DetectorError(f'{says}, {MOST_LOST} or more: {out} is not written.', 'Calibrate '
+                                'on more photos like those to come, or pass --anyway.')
+        return save_whole(small.read_bytes(), out)
+
+# %% ../nbs/91d_commands.ipynb #91d30b01
+_WRITERS = {  # --to → module, what of it is needed, what of it writes, how the file ends
+    'onnx-nms': ('onnx_export','load_onnx','export_onnx','.onnx'),
+    'onnx': ('onnx_export','load_onnx','export_onnx','.onnx'),
+    'openvino': ('runtimes','load_openvino','export_openvino','.xml'),
+    'torch-export': ('runtimes',None,'export_program','.pt2')}
+
+def _check_int8(to, int8, data):
+    if data and not int8: raise click.UsageError('--data is for --int8: add --int8 PHOTOS.')
+    if not int8: return
+    if to!='onnx-nms': raise click.UsageError(f'--int8 goes with --to onnx-nms, not with {to}.')
+    if not data: raise click.UsageError('--int8 needs --data: labelled photos, to measure what '
+                                        'eight bits lose.')
+
+# %% ../nbs/91d_commands.ipynb #91d30b02
 def run_export(
     detector, # as for `pick_detector`
-    to:str, # 'onnx-nms' or 'onnx'
-    out=None, # file to write; None: the detector's name, .onnx
+    to:str='onnx-nms', # a key of `_WRITERS`
+    out=None, # file to write; None: the detector's name
+    int8=None, # photos to calibrate with, see `quantise`; None: floats
+    data=(), # labelled, as for `read_data`, to measure eight bits on
+    split:str='val', # of data
+    anyway:bool=False, # write eight bits whatever they lose
 ):
-    "Write a detector as a graph; raises InstallError, DetectorError, WriteError"
-    from ssd_tutorial.onnx_export import export_onnx, load_onnx
-    load_onnx()  # is it missing? Say it before the detector is read
-    out = Path(out or Path(shipped_name(detector) or detector).name).with_suffix('.onnx')
-    export_onnx(pick_detector(detector), out, to=='onnx-nms')
+    "Write a detector for other programs; raises InstallError, DetectorError, DataError, WriteError"
+    _check_int8(to, int8, data)
+    module, need, write, suffix = _WRITERS[to]
+    module = importlib.import_module(f'ssd_tutorial.{module}')
+    if need: getattr(module, need)()  # is it missing? Say it before the detector is read
+    name = Path(shipped_name(detector) or detector).stem+'_int8'*bool(int8)
+    out, det = Path(out or name).with_suffix(suffix), pick_detector(detector)
+    if int8: _int8(det, int8, out, data, split, anyway)
+    else: getattr(module, write)(det, out, *[False]*(to=='onnx'))
     use = f' Use it: ssd-tutorial predict --detector {shlex.quote(str(out))} holiday.jpg'
     click.echo(f'Wrote {out} ({out.stat().st_size/1e6:.1f} MB).{use*(to=="onnx-nms")}')

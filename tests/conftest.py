@@ -41,8 +41,10 @@ SLOW = {
     'mutants',
     'onnx',
     'pretrained',
+    'quantise',
     'reports',
     'resume',
+    'runtimes',
     'ssd300',
     'surroundings',
 }
