@@ -29,8 +29,7 @@ def _int8(det, photos, out, data, split, anyway):
         floats = export_onnx(det, Path(folder)/'float.onnx')
         click.echo('Calibrating …')
         small = quantise(floats, photos, Path(folder)/'int8.onnx')
-        before, after = OnnxDetector(floats), OnnxDetector(small)
-        cost = cost_of(before, after, records, read.vocab)
+        cost = cost_of(OnnxDetector(floats), OnnxDetector(small), records, read.vocab)
         for name,*v in zip(('float','int8'), cost['map50'], cost['map'], cost['ms']):
             click.echo('{:6} mAP50 {:.3f}   mAP {:.3f}   {:.0f} ms a photo'.format(name, *v))
         says = f'Eight bits lose {cost["lost"]:.3f} mAP50 on {len(records)} photos'

@@ -106,8 +106,7 @@ class OnnxDetector:
         self.session, head = _session(path, threads)
         self.path, self.vocab, self.size = Path(path), tuple(head['vocab']), head['size']
         self.description, self.score = head['description'], head['score']
-        ids = head.get('category_ids')
-        self.category_ids = None if ids is None else tuple(ids)
+        self.category_ids = tuple(head['category_ids']) if head.get('category_ids') else None
         self.fit = self.description.get('fit') or 'stretch'
         self.antialias = self.description.get('antialias', True)
 

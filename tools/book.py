@@ -36,7 +36,14 @@ PLUMBING = {
     'save_cover': r'\bsave_cover\(',
 }
 # lessons that need an extra of settings.ini, which the package alone does not bring
-EXTRA = {'29': 'video', '29b': 'video', '29c': 'video', '30': 'export', '30b': 'export', '30c': 'export'}
+EXTRA = {
+    '29': 'video',
+    '29b': 'video',
+    '29c': 'video',
+    '30': 'export',
+    '30b': 'export',
+    '30c': 'export',
+}
 NOT_RUN = 'Not run here: '  # how `long_run` and `photographs` begin; a kept output never does
 SET_UP = """#| hide
 # In Colab: install the package, from where README says. Everywhere: light figures, few warnings.
@@ -318,7 +325,7 @@ def rewritten(owner):
             if p.name == 'index.ipynb':
                 text = BOARD.sub(lambda m: m.group(1) + board_table() + m.group(2), text)
                 eight = kept_table(notebooks[NBS / '30b_int8.ipynb'], '30b0002a')
-                text = EIGHT.sub(lambda m: f'{m.group(1)}{eight}\n{m.group(2)}', text)
+                text = EIGHT.sub(lambda m, t=eight: f'{m.group(1)}{t}\n{m.group(2)}', text)
                 text = CARD.sub(
                     lambda m: f'<!-- card --> {card_line()} <!-- /card -->',
                     TABLE.sub(lambda m: m.group(1) + lesson_table(owner) + m.group(2), text),
