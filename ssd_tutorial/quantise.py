@@ -15,6 +15,13 @@ from .intake import as_items, open_batches
 from .onnx_detector import OnnxDetector
 from .system import save_whole
 
+# %% ../nbs/30b_int8.ipynb #30b00040
+def _inputs(light, items):
+    at_least = 2*light.size if light.antialias else None
+    for (_,img,hw), in open_batches(items, at_least=at_least, bs=1):
+        yield dict(images=light.input_of(img, hw)[None], score=np.float32([1]),
+                   overlap=np.float32([.5]))
+
 # %% ../nbs/30b_int8.ipynb #30b00014
 class CalibrationPhotos:
     "What ONNX Runtime calls a CalibrationDataReader: one input after the other, then None"
@@ -26,15 +33,12 @@ class CalibrationPhotos:
         items = as_items(photos)[0]
         items = list(items) if not hasattr(items, '__len__') else items
         if not len(items): raise DetectorError('There are no photos to calibrate with.')
-        self.light, self.items = light, items[::-(-len(items)//most)]
-        self.left = self._inputs()
+        self.items = items[::-(-len(items)//most)]
+        self.left = _inputs(light, self.items)
 
-    def _inputs(self):
-        for (_,img,hw), in open_batches(self.items, at_least=2*self.light.size, bs=1):
-            yield dict(images=self.light.input_of(img, hw)[None], score=np.float32([1]),
-                       overlap=np.float32([.5]))
-
-    def get_next(self): return next(self.left, None)
+    def get_next(self):
+        "Inputs of the graph, by name; None: no more"
+        return next(self.left, None)
 
 # %% ../nbs/30b_int8.ipynb #30b00017
 def network_nodes(
