@@ -71,6 +71,7 @@ def _prepared(file, folder):
     network = {*network_nodes(graph)}
     return path, [n.name for n in graph.graph.node if n.name not in network]
 
+# %% ../nbs/30b_int8.ipynb #30b00041
 def _noted(path, n_photos):
     "A quantised file's bytes: its notes say that it is one, its list of domains is what it uses"
     import onnx
