@@ -75,6 +75,7 @@ def _session(path, threads):
         raise DetectorError(f'{path}: no such file.', 'ssd-tutorial export writes one.')
     how = onnxruntime.SessionOptions()
     how.log_severity_level = 4
+    how.add_session_config_entry('session.intra_op.allow_spinning', '0')  # idle threads sleep
     if threads: how.intra_op_num_threads = threads
     try: session = onnxruntime.InferenceSession(str(path), how)
     except Exception as e:  # the runtime has many kinds of its own
@@ -105,9 +106,9 @@ class OnnxDetector:
         self.session, head = _session(path, threads)
         self.path, self.vocab, self.size = Path(path), tuple(head['vocab']), head['size']
         self.description, self.score = head['description'], head['score']
-        ids = head.get('category_ids')
-        self.category_ids = None if ids is None else tuple(ids)
+        self.category_ids = tuple(head['category_ids']) if head.get('category_ids') else None
         self.fit = self.description.get('fit') or 'stretch'
+        self.antialias = self.description.get('antialias', True)
 
     def __repr__(self):
         return (f'OnnxDetector({self.path.name}, {self.size} px, {len(self.vocab)-1} classes: '
@@ -131,6 +132,14 @@ def detect_batch(self:OnnxDetector,
     return [dict(zip(('boxes_xyxy','scores','labels'), (v[:top_k] for v in one))) for one in each]
 
 # %% ../nbs/30_onnx.ipynb #30a00025
+@patch
+def input_of(self:OnnxDetector,
+    image, # Pillow image, RGB, upright
+    size_hw=None, # of the whole image, where it was decoded at a reduced size
+)->np.ndarray: # (3,size,size) float32, 0–1
+    "An image as this detector learnt to see it"
+    return square_input(image, self.size, self.fit, self.antialias, size_hw)
+
 @patch
 def from_input(self:OnnxDetector,
     found:dict, # boxes_xyxy (D,4) in fractions of the square; scores, labels (D,)
@@ -171,11 +180,10 @@ def detect_many(self:OnnxDetector,
     "Detections of many images, a batch at a time; raises DataError, DetectorError"
     if tiles or tta: raise DetectorError('tiles and tta need the detector that was exported; '
                                          f'{self.path.name} looks at whole images.')
-    antialias = self.description.get('antialias', True)
-    at_least = 2*self.size if antialias else None
+    at_least = 2*self.size if self.antialias else None
     for batch in open_batches(items, open, at_least, unreadable, bs, desc, progress):
-        inputs = [square_input(img, self.size, self.fit, antialias, hw) for _,img,hw in batch]
-        for (i,_,hw),f in zip(batch, self.detect_batch(np.stack(inputs), **settings)):
+        inputs = np.stack([self.input_of(img, hw) for _,img,hw in batch])
+        for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
             yield i, hw, self.from_input(f, hw)
 
 # %% ../nbs/30_onnx.ipynb #30a00027

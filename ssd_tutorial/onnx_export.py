@@ -104,7 +104,9 @@ def with_nms(
     after.ir_version = graph.ir_version
     del after.opset_import[:]
     after.opset_import.extend(graph.opset_import)
-    return onnx.compose.merge_models(graph, after, [('scores',)*2, ('boxes',)*2])
+    whole = onnx.compose.merge_models(graph, after, [('scores',)*2, ('boxes',)*2])
+    del whole.opset_import[len(graph.opset_import):]  # said twice, some programs refuse it
+    return whole
 
 def with_notes(
     graph, # onnx's `ModelProto`, changed in place

@@ -216,8 +216,8 @@ def body_and_head(
     return [body, [p for p in model.parameters() if id(p) not in known]]
 
 # %% ../nbs/06_training.ipynb #ef4dcafc
-NO_EXPORT = ('learn.export would pickle the whole Learner. For the weights: learn.save(NAME); '
-             'for a detector in one file: Detector.save of lesson 15')
+NO_EXPORT = ('learn.export would pickle the whole Learner, and learn.predict knows no boxes. For '
+             'the weights: learn.save(NAME); for a detector: Detector.save and .predict, lesson 15')
 
 
 def _no_export(*args, **kwargs): raise NotImplementedError(NO_EXPORT)
@@ -238,14 +238,14 @@ def make_learner(
     bf16:bool=False, # on an old GPU: mixed precision in bfloat16, not in float16
     path=None, # folder for the files of `lr_find` and `learn.save`; None: a temporary one
 )->Learner:
-    "fastai's Learner with what detection needs. Its `export` raises NotImplementedError"
+    "fastai's Learner with what detection needs. `export`, `predict`: NotImplementedError"
     cbs = [StopOnNonFinite(), GradientClip(clip), *cbs]
     if best_by: cbs.append(KeepBest(monitor=best_by, reset_on_fit=False))
     if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision(_precision(bf16)))
     more = dict(opt_func=opt_func, splitter=splitter, wd=wd, train_bn=False)
     more |= dict(metrics=list(metrics), cbs=cbs, path=path or tempfile.gettempdir())
     learn = Learner(dls, model, loss_func, **more)
-    learn.export = _no_export
+    learn.export = learn.predict = _no_export
     return learn
 
 # %% ../nbs/06_training.ipynb #44edac75

@@ -42,8 +42,10 @@ SLOW = {
     'mutants',
     'onnx',
     'pretrained',
+    'quantise',
     'reports',
     'resume',
+    'runtimes',
     'ssd300',
     'surroundings',
 }

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 from ssd_tutorial.cli import main
 from ssd_tutorial.config import DetectorError, TrainConfig
+from ssd_tutorial.detector import Detector
 from ssd_tutorial.records import generated_data
 from ssd_tutorial.trainer import new_detector
 
@@ -59,15 +60,22 @@ def test_detections_agree(arch, size, more, tmp_path):
     assert total
 
 
-def test_ssd300():
-    "The raw graph, one image and four"
-    det = detector('ssd300', 300)
+RAW = dict(
+    animals=Detector.pretrained,
+    ssd300=lambda: detector('ssd300', 300),
+    timm=lambda: detector('ssd', 128, body='mobilenetv3_small_050', width=16),
+)
+
+
+@pytest.mark.parametrize('make', RAW.values(), ids=RAW)
+def test_raw_graphs(make):
+    "One image and four"
+    det = make()
     session = runtime.InferenceSession(graph_of(det).SerializeToString())
     for n in (1, 4):
-        images = torch.rand(n, 3, 300, 300)
+        images = torch.rand(n, 3, det.size, det.size)
         with torch.no_grad():
             ours = det.model(images)
-        assert ours[0].shape[1] == 8732
         for a, b in zip(ours, session.run(None, dict(images=images.numpy())), strict=True):
             assert a.abs().max() > 1e-3
             np.testing.assert_allclose(a, b, atol=1e-3)

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / 'nbs'
 TABLE = re.compile(r'(<!-- lessons -->\n).*?(\n<!-- /lessons -->)', re.S)
 BOARD = re.compile(r'(<!-- scoreboard -->\n).*?(\n<!-- /scoreboard -->)', re.S)
+EIGHT = re.compile(r'(<!-- eight -->\n).*?(<!-- /eight -->)', re.S)
 CARD = re.compile(r'<!-- card -->.*?<!-- /card -->', re.S)
 LINK = re.compile(
     r'(github\.com/|colab\.research\.google\.com/github/|raw\.githubusercontent\.com/)'
@@ -36,7 +37,7 @@ PLUMBING = {
 }
 # lessons that need extras of settings.ini, which the package alone does not bring
 EXTRA = {'29': 'video', '29b': 'video', '29c': 'video', '30': 'export', '30b': 'export'}
-EXTRA |= {'31': 'app video'}
+EXTRA |= {'30c': 'export', '31': 'app video'}
 NOT_RUN = 'Not run here: '  # how `long_run` and `photographs` begin; a kept output never does
 SET_UP = """#| hide
 # In Colab: install the package, from where README says. Everywhere: light figures, few warnings.
@@ -122,6 +123,13 @@ def board_table():
         ]
         out.append(f"| {r['lesson']} | {r['title']} | {' | '.join(cells)} |")
     return '\n'.join(out)
+
+
+def kept_table(nb, cell):
+    "The table that a cell of a lesson has made"
+    outputs = next(c['outputs'] for c in nb['cells'] if c['id'] == cell)
+    tables = [''.join(o['data'].get('text/markdown', '')) for o in outputs if 'data' in o]
+    return '\n\n'.join(filter(None, tables))
 
 
 def card_line():
@@ -311,6 +319,8 @@ def rewritten(owner):
             text = LINK.sub(rf'\g<1>{owner}/ssd_tutorial', source(c))
             if p.name == 'index.ipynb':
                 text = BOARD.sub(lambda m: m.group(1) + board_table() + m.group(2), text)
+                eight = kept_table(notebooks[NBS / '30b_int8.ipynb'], '30b0002a')
+                text = EIGHT.sub(lambda m, t=eight: f'{m.group(1)}{t}\n{m.group(2)}', text)
                 text = CARD.sub(
                     lambda m: f'<!-- card --> {card_line()} <!-- /card -->',
                     TABLE.sub(lambda m: m.group(1) + lesson_table(owner) + m.group(2), text),
