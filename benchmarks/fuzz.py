@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What damaged files do: pictures, label files and files of our own, changed at random and read.
 
-    python benchmarks/fuzz.py --inputs 100000 --seed 0 --jobs 2     the recorded run
+    python benchmarks/fuzz.py --inputs 100000 --jobs 2 --record     the recorded run
     python benchmarks/fuzz.py --seconds 30                          what the tests run
     python benchmarks/fuzz.py --only labels:123                     one input, with its traceback
 
@@ -17,341 +17,51 @@ the counts so far. An outcome is one of
     undocumented  any other exception
     wrong         something came out that is not in order: boxes outside the picture, two sizes of
                   one picture, another verdict the second time
+    reached out   a program was started, the network asked, or a file touched that lies neither
+                  beside the input nor where programs lie (see guard.py)
+    memory        more was needed than MOST_MB megabytes
     over time     no answer within the limit
     crash         the worker ended
 
 Exit status 1 where there is anything but results and documented errors.
 """
 
-import argparse, copy, io, json, os, random, re, select, shutil, signal, struct, subprocess, sys
-import tempfile, time, traceback, zlib
+import argparse, copy, datetime, io, json, os, random, select, shutil, signal, subprocess
+import sys, tempfile, time, traceback
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTCOMES = ("result", "documented", "unnamed", "undocumented", "wrong", "over time", "crash")
-SHARES = dict(pictures=50, labels=44, detectors=5, checkpoints=1)  # inputs of 100
-
-
-# ---------------------------------------------------------------- changing bytes
-def flip(b, rng):
-    for _ in range(rng.choice((1, 1, 1, 2, 8))):
-        b[rng.randrange(len(b))] ^= 1 << rng.randrange(8)
-    return b
-
-
-def cut(b, rng):
-    return b[: rng.randrange(len(b))]
-
-
-def splice(b, rng):
-    "A piece of the file a second time, somewhere else"
-    i, n, j = rng.randrange(len(b)), rng.randrange(1, 65), rng.randrange(len(b))
-    b[j : j + rng.choice((0, n))] = b[i : i + n]
-    return b
-
-
-def lose(b, rng):
-    i = rng.randrange(len(b))
-    del b[i : i + rng.randrange(1, 65)]
-    return b
-
-
-def junk(b, rng):
-    i = rng.randrange(len(b))
-    b[i : i + 8] = rng.choice((bytes(8), b"\xff" * 8, rng.randbytes(8)))
-    return b
-
-
-def header(b, rng):
-    "A number of the first bytes becomes an extreme one"
-    kind = rng.choice(("<H", ">H", "<I", ">I"))
-    i = rng.randrange(min(len(b), rng.choice((32, 64, 512))))
-    top = 256 ** struct.calcsize(kind) - 1
-    b[i : i + struct.calcsize(kind)] = struct.pack(
-        kind, rng.choice((0, 1, top, top // 2, top // 2 + 1, rng.randrange(top), 65500)) & top
-    )
-    return b
-
-
-BYTES = (flip, flip, cut, splice, lose, junk, header, header)
-
-
-def change_bytes(data, rng):
-    b = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        b = rng.choice(BYTES)(b, rng) if b else b
-    return bytes(b)
-
-
-# ---------------------------------------------------------------- changing what was parsed
-ODD = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    2**31,
-    2**63,
-    10**400,
-    -(10**30),
-    1e308,
-    -1e308,
-    1e-320,
-    float("nan"),
-    float("inf"),
-    0.5,
-    "",
-    " ",
-    "0",
-    "1",
-    "-1",
-    "nan",
-    "x" * 5000,
-    "\0",
-    "../../x",
-    "/etc/hostname",
-    "\x1b[2J",
-    "ü",
-    [],
-    {},
-    [[]],
-    [None],
-    {"a": {}},
-    [1, 2, 3],
-    ["a", "a"],
-    {"0": "a"},
-    [[[[1]]]],
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import hostile  # noqa: E402
+from guard import Guard, limit_memory  # noqa: E402
+from mutate import (  # noqa: E402
+    WORDS,
+    YAML,
+    Inputs,
+    Wrong,
+    any_picture,
+    change_bytes,
+    change_text,
+    change_tree,
+    demand,
+    places,
 )
 
-
-def places(d, at=()):
-    "Every place in nested dicts and lists"
-    for k in list(d) if isinstance(d, dict) else range(len(d)):
-        yield d, k
-        if isinstance(d[k], (dict, list)):
-            yield from places(d[k])
-
-
-def change_tree(d, rng):
-    "A copy of nested dicts and lists, a few places of it changed, gone, doubled or swapped"
-    d = copy.deepcopy(d)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        if not (all_ := list(places(d))):
-            return d
-        parent, k = rng.choice(all_)
-        how = rng.randrange(8)
-        if how < 4:
-            parent[k] = copy.deepcopy(rng.choice(ODD))
-        elif how == 4:
-            del parent[k]
-        elif how == 5:
-            parent[k] = rng.choice(([parent[k]], {"a": parent[k]}))
-        elif how == 6:
-            other, j = rng.choice(all_)
-            parent[k] = (
-                copy.deepcopy(other[j])
-                if j in other or isinstance(other, list) and j < len(other)
-                else 0
-            )
-        elif isinstance(parent, list):
-            parent.insert(k, copy.deepcopy(parent[k]))
-        else:
-            parent[rng.choice(("a", "", "0", "names", "path", "train"))] = copy.deepcopy(parent[k])
-    return d
-
-
-WORDS = (
-    "",
-    "0",
-    "-1",
-    "1",
-    "1e999",
-    "nan",
-    "inf",
-    "1,5",
-    "9" * 400,
-    "-",
-    "x" * 3000,
-    "\0",
-    "&lt;",
-    "../../x",
-    "1 2 3",
-    "０",
-    "\ufeff",
-    "\x1b[31m",
-    "cat",
-    "dog",
-    "images/train",
+OUTCOMES = ("result", "documented", "unnamed", "undocumented", "wrong")
+OUTCOMES += ("reached out", "memory", "over time", "crash")
+SHARES = dict(  # inputs of 1000
+    pictures=400,
+    predict=200,
+    labels=190,
+    pickles=70,
+    films=60,
+    files=40,
+    detectors=25,
+    graphs=13,
+    checkpoints=2,
 )
-YAML = (
-    '!!int ""',
-    "!!bool maybe",
-    "!!timestamp x",
-    '!!float ""',
-    '!!binary "?"',
-    "!!set {a, a}",
-    "!!python/object:os.system x",
-    "&a [*a]",
-    "*b",
-    "{",
-    "- -",
-    "? ",
-    "names:",
-    "2001-01-01",
-    "[no, yes]",
-    "~",
-    "0x",
-    "0o9",
-    "1:60",
-    "<<: 1",
-    "[[a]]",
-    "{1: {2: 3}}",
-    '"\\x"',
-    "|",
-    "@",
-    "%TAG",
-)
-
-
-def change_text(text, rng, words=WORDS):
-    "A text with a few of its words changed, lines lost, doubled or swapped"
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        how, lines = rng.randrange(6), text.split("\n")
-        i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
-        if how == 0:
-            lines[i], lines[j] = lines[j], lines[i]
-            text = "\n".join(lines)
-        elif how == 1:
-            del lines[i]
-            text = "\n".join(lines)
-        elif how == 2:
-            lines.insert(i, lines[j])
-            text = "\n".join(lines)
-        else:
-            cells = _cells(text)
-            if not cells:
-                return rng.choice(words)
-            a, b = rng.choice(cells)
-            text = text[:a] + rng.choice(words) + text[b:]
-    return text
-
-
-def _cells(text):
-    return [m.span() for m in re.finditer(r'[^\s<>=:,;"\[\]{}/]+|(?<=: )[^\n]+', text)]
-
-
-# ---------------------------------------------------------------- inputs
-class Inputs:
-    "The sound files that everything is made of, in a folder of their own"
-
-    def __init__(self, folder):
-        self.folder, self.seeds = Path(folder), {}
-
-    def once(self, name, make):
-        if name not in self.seeds:
-            self.seeds[name] = make()
-        return self.seeds[name]
-
-    def picture(self, rng):
-        "(name of a kind, bytes) of a sound picture"
-        kinds = self.once("pictures", self._pictures)
-        name = rng.choice(sorted(kinds))
-        return name, kinds[name]
-
-    def _pictures(self):
-        import numpy as np
-        from PIL import Image
-
-        gen = np.random.default_rng(0)
-        rgb = Image.fromarray(gen.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(
-            (64, 48), Image.BICUBIC
-        )
-        other = rgb.transpose(Image.ROTATE_180)
-        out = {}
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        exif[0x010E] = "a"
-        deep = Image.fromarray(gen.integers(0, 4095, (48, 64), dtype=np.uint16))
-        cases = [
-            ("jpg", rgb, dict(exif=exif)),
-            ("jpg", rgb, dict(progressive=True)),
-            ("jpg", rgb.convert("L"), {}),
-            ("jpg", rgb.convert("CMYK"), {}),
-            ("png", rgb, {}),
-            ("png", rgb.convert("P"), {}),
-            ("png", deep, {}),
-            ("png", rgb.convert("1"), {}),
-            ("png", rgb.convert("RGBA"), dict(exif=exif)),
-            ("png", rgb, dict(save_all=True, append_images=[other])),
-            ("gif", rgb.convert("P"), dict(save_all=True, append_images=[other.convert("P")])),
-            ("webp", rgb, dict(exif=exif)),
-            ("webp", rgb, dict(lossless=True)),
-            ("webp", rgb, dict(save_all=True, append_images=[other] * 3)),
-            ("bmp", rgb, {}),
-            ("bmp", rgb.convert("P"), {}),
-            ("tif", rgb, dict(exif=exif)),
-            ("tif", rgb, dict(compression="tiff_lzw")),
-            ("tif", rgb, dict(compression="tiff_adobe_deflate", exif=exif)),
-            ("tif", deep, {}),
-            ("tif", rgb.convert("F").point(lambda v: v / 255), {}),
-            ("tif", rgb.convert("1"), dict(compression="group4")),
-            ("tif", rgb, dict(save_all=True, append_images=[other])),
-            ("ppm", rgb, {}),
-            ("pcx", rgb, {}),
-            ("tga", rgb, {}),
-            ("sgi", rgb, {}),
-            ("jp2", rgb, {}),
-            ("avif", rgb, {}),
-            ("ico", rgb, {}),
-            ("eps", rgb, {}),
-        ]
-        for i, (suffix, img, how) in enumerate(cases):
-            to = io.BytesIO()
-            try:
-                img.save(
-                    to,
-                    dict(jpg="JPEG", tif="TIFF", jp2="JPEG2000").get(suffix, suffix.upper()),
-                    **how,
-                )
-            except (OSError, KeyError, ValueError):
-                continue  # this Pillow does not write it
-            out[f"{suffix}_{i}"] = to.getvalue()
-        return out
-
-    def small(self):
-        return self.once("small", lambda: self._pictures()["jpg_2"])
-
-
-def set_png_size(data, rng):
-    "A PNG whose size, depth and colour are others, with sound checksums"
-    w, h = (
-        rng.choice((0, 1, 63, 64, 65, 1000, 20_000, 65_535, 65_536, 1_769_536, 2**31 - 1))
-        for _ in range(2)
-    )
-    body = (
-        b"IHDR"
-        + struct.pack(">II", w, h)
-        + bytes(
-            (rng.choice((1, 2, 4, 8, 16)), rng.choice((0, 2, 3, 4, 6)), 0, 0, rng.choice((0, 0, 1)))
-        )
-    )
-    return data[:12] + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
-
-
-def any_picture(inputs, rng):
-    name, data = inputs.picture(rng)
-    suffix = name.split("_")[0]
-    if suffix == "png" and rng.random() < 0.2:
-        data = set_png_size(data, rng)
-    if rng.random() < 0.1:  # the head of one kind, the rest of another
-        other = inputs.picture(rng)[1]
-        i = rng.randrange(min(len(data), len(other)))
-        data = data[:i] + other[i:]
-    else:
-        data = change_bytes(data, rng)
-    return rng.choice((suffix, suffix, suffix, "jpg")), data
+MOST_MB = 1200  # that one input may need; sixteen million pixels any file may have
 
 
 # ---------------------------------------------------------------- label files
@@ -527,6 +237,15 @@ def write_yaml(root, pic, rng):
     return files + (put_lists(root) if "txt" in str(config["train"]) else [])
 
 
+def write_jsons(root, pic, rng):
+    "YOLO's labels in one folder; which picture belongs where, and the names, stand in JSON"
+    put_pictures(pic, lambda s: root / "images")
+    labels = [put(root / "labels" / f"{n}.txt", yolo_text(n)) for n in NAMES]
+    lists = {s: [f"{n}.jpg" for n in ns] for s, ns in PARTS.items()}
+    names = put(root / "classes.json", json.dumps(CLASSES))
+    return labels + [put(root / "splits.json", json.dumps(lists)), names] * 3
+
+
 def write_darknet(root, pic, rng):
     put_pictures(pic, lambda s: root / f"obj_{s}_data")
     data = "classes = 2\ntrain = data/train.txt\nvalid = data/val.txt\n"
@@ -641,6 +360,7 @@ SETS = dict(
     yolo=write_yolo,
     list=write_list,
     yaml=write_yaml,
+    jsons=write_jsons,
     darknet=write_darknet,
     csv=write_csv,
     labelme=write_labelme,
@@ -672,15 +392,6 @@ def damage_labels(path, rng):
 
 
 # ---------------------------------------------------------------- reading them
-class Wrong(Exception):
-    "What came out is not in order"
-
-
-def demand(ok, what):
-    if not ok:
-        raise Wrong(what)
-
-
 def read_picture(inputs, rng, folder):
     from ssd_tutorial.inputs import to_input
     from ssd_tutorial.checks import check_record
@@ -932,14 +643,18 @@ def read_detector(inputs, rng, folder):
     import torch
     from ssd_tutorial.detector import Detector
 
-    *_, good, _ = inputs.once("run", lambda: small_run(inputs))
+    *_, good, _ = inputs.run()
     path = folder / "detector.pt"
     how = rng.random()
-    if how < 0.4:
+    if how < 0.25:
         data = change_bytes(good, rng)
+    elif how < 0.45:
+        data = hostile.change_entries(good, rng)
+    elif how < 0.6:
+        data = hostile.change_zip(good, rng)
     else:
         d = torch.load(io.BytesIO(good), weights_only=True)
-        if how < 0.8:
+        if how < 0.85:
             d["json"] = json.dumps(change_tree(json.loads(d["json"]), rng))
         else:
             d = change_tensors(d, rng)
@@ -952,7 +667,7 @@ def read_detector(inputs, rng, folder):
     import numpy as np
 
     demand(np.isfinite(found.boxes_px).all(), "boxes that are no numbers")
-    if how < 0.4 and data != good:
+    if how < 0.25 and data != good:
         demand(
             all(
                 torch.equal(a, b)
@@ -976,7 +691,7 @@ def read_checkpoint(inputs, rng, folder):
     from ssd_tutorial.config import TrainConfig
     from ssd_tutorial.runs import last_path, train_detector
 
-    data, _, detector, good = inputs.once("run", lambda: small_run(inputs))
+    data, _, detector, good = inputs.run()
     out = folder / "d.pt"
     how = rng.random()
     out.write_bytes(detector)
@@ -993,15 +708,78 @@ def read_checkpoint(inputs, rng, folder):
 
 
 READ = dict(
-    pictures=read_picture, labels=read_labels, detectors=read_detector, checkpoints=read_checkpoint
+    pictures=read_picture,
+    labels=read_labels,
+    detectors=read_detector,
+    checkpoints=read_checkpoint,
+    **hostile.KINDS,
 )
+
+
+class Made(Inputs):
+    "Inputs, and the files of ours that they are made of: a detector, its graph, a log"
+
+    def __init__(self, folder, guard=None):
+        super().__init__(folder)
+        self.decoys = guard.decoys if guard else Path(folder) / "decoys"
+        self.port = guard.port if guard else 9
+
+    def run(self):
+        return self.once("run", lambda: small_run(self))
+
+    def saved_dict(self):
+        import torch
+
+        return self.once("saved", lambda: torch.load(io.BytesIO(self.run()[2]), weights_only=True))
+
+    def detector(self):
+        from ssd_tutorial.detector import Detector
+
+        return self.once(
+            "small detector", lambda: Detector.load(put(self.folder / "d.pt", self.run()[2]))
+        )
+
+    def graph(self):
+        "The detector as ONNX, bytes; made once for all workers"
+        from ssd_tutorial.onnx_export import export_onnx
+
+        def make():
+            kept = Path(os.environ.get("FUZZ_MADE", self.folder)) / "graph.onnx"
+            if not kept.is_file():
+                export_onnx(self.detector(), kept)
+            return kept.read_bytes()
+
+        return self.once("graph", make)
+
+    def light(self):
+        from ssd_tutorial.onnx_detector import OnnxDetector
+
+        return self.once(
+            "light", lambda: OnnxDetector(put(self.folder / "light.onnx", self.graph()), 1)
+        )
+
+    def log(self):
+        "What train writes beside a detector"
+        from dataclasses import asdict
+
+        data, cfg, *_ = self.run()
+        row = dict(epoch=1, map50=0.1, map=0.05, train_loss=2.0, valid_loss=2.5, seconds=3.0)
+        return dict(
+            settings=asdict(cfg),
+            epochs=[row, row | dict(epoch=2)],
+            score=0.3,
+            parameters=10**5,
+            report=dict(map50=0.1, map=0.05, per_class=dict(a=0.1)),
+            ended=None,
+            data=dict(vocab=list(data.vocab), images=dict(train=4, val=2), hash="0", val="1"),
+        )
 
 
 # ---------------------------------------------------------------- outcomes
 def is_documented(e):
     from ssd_tutorial.faults import UserError
 
-    return isinstance(e, (UserError, OSError))
+    return isinstance(e, UserError)
 
 
 def named(e, folder):
@@ -1034,36 +812,63 @@ def outcome(kind, i, seed, inputs):
     return "result", ""
 
 
-def work(seed):
+def watched(kind, i, seed, inputs, guard):
+    "(outcome, in a line, megabytes) of one input, with what it touched"
+    # a label file may name its pictures and lists wherever they lie
+    guard.begin(also=["/etc/hostname"] if kind == "labels" else ())
+    what, line = outcome(kind, i, seed, inputs)
+    touched, mb = guard.end()
+    if touched:
+        return "reached out", f"{touched[0]} ({what}: {line})"[:500], mb
+    if mb > MOST_MB and what in ("result", "documented"):
+        return "memory", f"{mb:.0f} MB ({what}: {line})"[:500], mb
+    return what, line, mb
+
+
+def work(seed, keep=None):
     "A worker: kind and number on a line, outcome as JSON on a line"
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the code prints goes elsewhere
     sys.path.insert(0, str(ROOT))
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["SSD_TUTORIAL_CACHE"] = "off"
     import torch
 
     torch.set_num_threads(1)
     import warnings
 
     warnings.simplefilter("ignore")
+    from ssd_tutorial import onnx_detector
+
     with tempfile.TemporaryDirectory() as folder:
-        inputs = Inputs(folder)
+        guard = Guard(folder)
+        inputs = Made(folder, guard)
+        onnx_detector.MOST_MEMORY = 2**29  # less than a machine has
         for kind in SHARES:
-            outcome(kind, -1, seed, inputs)  # imports and sound files: not on anybody's time
+            for i in (-1, -2, -3):  # imports and sound files: not on anybody's time
+                outcome(kind, i, seed, inputs)
+        inputs.light()
+        sys.path.append(str(guard.decoys))
+        guard.watch()
+        limit_memory(6)
         print("ready", file=out, flush=True)
         for line in sys.stdin:
             kind, i = line.split()
-            print(json.dumps(outcome(kind, int(i), seed, inputs)), file=out, flush=True)
+            found = watched(kind, int(i), seed, inputs, guard)
+            if keep and found[0] not in ("result", "documented"):
+                shutil.copytree(inputs.folder / "input", f"{keep}/{kind}_{i}", dirs_exist_ok=True)
+            print(json.dumps(found), file=out, flush=True)
 
 
 class Worker:
-    def __init__(self, seed):
-        self.seed, self.job = seed, None
+    def __init__(self, seed, keep=None):
+        self.seed, self.keep, self.job = seed, keep, None
         self.start()
 
     def start(self):
         self.p = subprocess.Popen(
-            [sys.executable, __file__, "--work", str(self.seed)],
+            [sys.executable, __file__, "--work", str(self.seed)]
+            + ["--keep", str(self.keep)] * bool(self.keep),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -1110,14 +915,24 @@ def jobs_of(n, kinds):
 
 
 def run(
-    n=1000, seed=0, n_jobs=1, limit=10.0, seconds=None, kinds=tuple(SHARES), show=True, every=2000
+    n=1000,
+    seed=0,
+    n_jobs=1,
+    limit=10.0,
+    seconds=None,
+    kinds=tuple(SHARES),
+    show=True,
+    every=2000,
+    keep=None,
 ):
     "Counts and all that was not in order; Ctrl-C: of the inputs so far"
     from tqdm.auto import tqdm
 
-    workers, todo = [Worker(seed) for _ in range(n_jobs)], jobs_of(n, kinds)
+    os.environ["FUZZ_MADE"] = made = tempfile.mkdtemp()
+    workers, todo = [Worker(seed, keep) for _ in range(n_jobs)], jobs_of(n, kinds)
     counts, faults, start = {k: Counter() for k in kinds}, [], time.time()
     slowest, complete = dict.fromkeys(kinds, 0.0), True
+    largest = dict.fromkeys(kinds, 0.0)
 
     def more():
         return None if seconds and time.time() - start > seconds else next(todo, None)
@@ -1127,8 +942,9 @@ def run(
             bar.write(line)
             sys.stdout.flush()
 
-    def take(w, what, line):
+    def take(w, what, line, mb=0.0):
         (kind, i), w.job = w.job, None
+        largest[kind] = max(largest[kind], mb)
         counts[kind][what] += 1
         slowest[kind] = max(slowest[kind], time.time() - w.since)
         bar.update()
@@ -1156,6 +972,7 @@ def run(
         finally:
             for w in workers:
                 w.end()
+            shutil.rmtree(made, ignore_errors=True)
     return dict(
         seed=seed,
         inputs=sum(c.total() for c in counts.values()),
@@ -1164,6 +981,7 @@ def run(
         limit=limit,
         counts={k: dict(c) for k, c in counts.items()},
         slowest={k: round(v, 1) for k, v in slowest.items()},
+        largest={k: round(v) for k, v in largest.items()},
         faults=faults,
     )
 
@@ -1173,9 +991,10 @@ def table(found):
         [k, sum(c.values()), *(c.get(o, 0) for o in OUTCOMES)] for k, c in found["counts"].items()
     ]
     rows.append(["all", *(sum(col) for col in zip(*(r[1:] for r in rows[1:])))])
-    times = [found["slowest"][k] for k in found["counts"]]
-    for row, v in zip(rows, ["slowest, s", *times, max(times, default=0)]):
-        row.append(v)
+    for what, head in (("slowest", "slowest, s"), ("largest", "most memory, MB")):
+        most = [found[what][k] for k in found["counts"]]
+        for row, v in zip(rows, [head, *most, max(most, default=0)]):
+            row.append(v)
     widths = [max(len(str(r[i])) for r in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -1183,6 +1002,28 @@ def table(found):
         )
         for r in rows
     )
+
+
+def record(found, a, path=ROOT / "benchmarks" / "fuzz.json"):
+    "fuzz.json, where kinds that were not asked for stay as they are; and README.md anew"
+    import report
+
+    asked = dict(inputs=found["inputs"], seed=a.seed, jobs=a.jobs, limit=a.limit)
+    asked["kinds"] = list(found["counts"])
+    run_ = dict(asked, date=datetime.date.today().isoformat(), seconds=found["seconds"])
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rest = {*kept.get("counts", ())} - {*found["counts"]}
+    for k in ("counts", "slowest", "largest"):
+        old = {kind: v for kind, v in kept.get(k, {}).items() if kind in rest}
+        found[k] = {
+            kind: {**old, **found[k]}[kind] for kind in SHARES if kind in {**old, **found[k]}
+        }
+    before = [f for f in kept.get("faults", ()) if f["input"].split(":")[0] in rest]
+    runs = [r for r in kept.get("runs", ()) if rest & {*r["kinds"]}] + [run_]
+    kept = dict(runs=runs, limit=a.limit, most_mb=MOST_MB, faults=before + found["faults"])
+    kept |= {k: found[k] for k in ("counts", "slowest", "largest")}
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    report.write_page()
 
 
 def main():
@@ -1194,16 +1035,18 @@ def main():
     ap.add_argument("--seconds", type=float, help="stop after so many")
     ap.add_argument("--kinds", default=",".join(SHARES))
     ap.add_argument("--out", help="write counts and faults here, as JSON")
+    ap.add_argument("--record", action="store_true", help="keep the counts here, for README.md")
     ap.add_argument("--only", metavar="KIND:NUMBER", help="one input again")
+    ap.add_argument("--keep", metavar="FOLDER", help="where the files of each fault go")
     ap.add_argument("--work", type=int, help=argparse.SUPPRESS)
     a = ap.parse_args()
     if a.work is not None:
-        return work(a.work)
+        return work(a.work, a.keep)
     sys.path.insert(0, str(ROOT))
     if a.only:
         kind, i = a.only.split(":")
         folder = Path(tempfile.mkdtemp())
-        inputs = Inputs(folder)
+        inputs = Made(folder, Guard(folder))
         (folder / "input").mkdir()
         print(folder / "input")
         return print(
@@ -1211,7 +1054,9 @@ def main():
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell ignores it
-    found = run(a.inputs, a.seed, a.jobs, a.limit, a.seconds, tuple(a.kinds.split(",")))
+    found = run(
+        a.inputs, a.seed, a.jobs, a.limit, a.seconds, tuple(a.kinds.split(",")), keep=a.keep
+    )
     print(
         f"seed {a.seed}, {found['inputs']} inputs{'' if found['complete'] else ' (ended early)'}, "
         f"{found['seconds']} s, limit {a.limit:g} s each\n{table(found)}"
@@ -1223,6 +1068,8 @@ def main():
         print(f"{len(inputs):>6} {what}  e.g. {inputs[0]}")
     if a.out:
         Path(a.out).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    if a.record:
+        record(found, a)
     sys.exit(bool(found["faults"]))
 
 

@@ -1,6 +1,21 @@
 """README.md of the benchmarks, from what was measured"""
 
+import json
+from pathlib import Path
 from growth import LARGEST_SLOPE
+
+HERE = Path(__file__).resolve().parent
+KINDS = dict(
+    pictures='picture files: JPEG, PNG, WEBP, GIF, BMP, TIFF, MPO and ten more, read and checked',
+    predict='the same, handed to `predict`: as path, folder, bytes, in tiles, to an ONNX file',
+    labels='data sets: VOC, COCO, YOLO, CSV, labelme, CVAT, their lists and settings',
+    pickles='hostile pickles as detector, checkpoint, anchors, weights',
+    films='films in twelve formats, and playlists that name other files',
+    files="settings, anchors, a run's log",
+    detectors='detector files: bytes, zip structure, description, tensors',
+    graphs='ONNX files: bytes, description, graph',
+    checkpoints='`last.ckpt`, gone on from',
+)
 
 
 def table(head, rows):
@@ -14,6 +29,72 @@ def ms(s):
 
 def percent(x):
     return f'{x:.0%}'
+
+
+def command(run):
+    "What was typed for a recorded run of fuzz.py"
+    words = ' '.join(f'--{k} {run[k]:g}' for k in ('inputs', 'seed', 'jobs', 'limit'))
+    kinds = '' if [*run['kinds']] == [*KINDS] else f' --kinds {",".join(run["kinds"])}'
+    return f'python benchmarks/fuzz.py {words}{kinds} --record'
+
+
+def fuzzed(found):
+    "The section on damaged files, of what fuzz.py has recorded"
+    counts, all_ = found['counts'], sum(sum(c.values()) for c in found['counts'].values())
+    n = lambda c, *names: sum(c.get(k, 0) for k in names)
+    rows = [
+        [
+            KINDS[k],
+            sum(c.values()),
+            n(c, 'result'),
+            n(c, 'documented'),
+            sum(c.values()) - n(c, 'result', 'documented'),
+            f'{found["slowest"][k]:.1f}',
+            found['largest'][k],
+        ]
+        for k, c in counts.items()
+    ]
+    total = [['all'] + [sum(r[i] for r in rows) for i in range(1, 5)] + ['', '']]
+    head = ['what is damaged', 'inputs', 'a result', 'an error in one line', 'anything else']
+    head += ['slowest, s', 'most memory, MB']
+    other = all_ - sum(n(c, 'result', 'documented') for c in counts.values())
+    whole = 'None had another outcome' if not other else f'{other} had another outcome'
+    runs, date = found['runs'], found['runs'][-1]['date']
+    again = ''
+    if len(runs) > 1:
+        again = ' What a run had found was mended, and its kind ran again, from the same seed.'
+    minutes = sum(r['seconds'] for r in runs) / 60
+    commands = '\n'.join(map(command, runs))
+    return f'''
+## Damaged and hostile files
+
+Whatever is read may be damaged, or made to do harm. `fuzz.py` makes files of both sorts at \
+random and has the package read them, in processes that are watched: every input must end in a \
+result that is in order, or in an error of one line that names the file. Anything else is a fault: \
+another exception, boxes outside the picture, a crash, {found["limit"]:g} seconds without an \
+answer, {found["most_mb"]} MB of memory for one input, a program started, the network asked, a \
+file touched that lies elsewhere.
+
+```
+{commands}
+```
+
+{table(head, rows + total)}
+
+{whole} among {all_} inputs, on {date}, in {minutes:.0f} minutes.{again} \
+Memory is what one input needed beyond what the process held before; for ONNX files the limit \
+(`MOST_MEMORY`) was set to half a gibibyte. The counts are in \
+[fuzz.json](fuzz.json), with what was found; `--only KIND:NUMBER` makes one input again.
+'''
+
+
+def write_page():
+    "README.md of what is kept beside it"
+    kept = [
+        json.loads((HERE / f'{n}.json').read_text(encoding='utf-8'))
+        for n in ('results', 'measured')
+    ]
+    (HERE / 'README.md').write_text(text(*kept), encoding='utf-8')
 
 
 def text(rows, m):
@@ -53,13 +134,16 @@ def text(rows, m):
         ['part of an epoch', '0 workers', '2 workers'],
         [[k, percent(w0['share'][k]), percent(w2['share'][k])] for k in w0['share']],
     )
+    kept = HERE / 'fuzz.json'
+    but = ', the last section apart,' if kept.is_file() else ''
+    damaged = fuzzed(json.loads(kept.read_text(encoding='utf-8'))) if kept.is_file() else ''
     return f'''# Benchmarks
 
-How fast is the package, and against what? Every figure here was measured on {about["date"]} by \
-one command, on {about["cores"]} cores ({about["system"]}, {about["processor"]}), with \
-{about["threads"]} thread{"s" * (about["threads"] > 1)}; Python {about["python"]}, torch \
-{about["torch"]}, torchvision {about["torchvision"]}, numpy {about["numpy"]}. It took \
-{m["minutes"]:.0f} minutes and wrote this page.
+How fast is the package, and against what? Every figure here{but} was measured on \
+{about["date"]} by one command, on {about["cores"]} cores ({about["system"]}, \
+{about["processor"]}), with {about["threads"]} thread{"s" * (about["threads"] > 1)}; \
+Python {about["python"]}, torch {about["torch"]}, torchvision {about["torchvision"]}, numpy \
+{about["numpy"]}. It took {m["minutes"]:.0f} minutes and wrote this page.
 
 ```
 python benchmarks/run.py
@@ -142,4 +226,4 @@ an epoch takes {c["epoch_on_maps"]:.2f} s instead of {c["epoch_on_pictures"]:.2f
 train the same weights: after three epochs the largest difference is {c["difference_float32"]:.0e} \
 with maps kept in float32, and {c["difference_float16"]:.0e} with the float16 that the package \
 keeps by default because it halves the memory.
-'''
+{damaged}'''

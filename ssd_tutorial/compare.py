@@ -16,7 +16,7 @@ from .config import OF_MACHINE, DetectorError, TrainConfig
 def _log(path):
     "The log of a training; None where this file is none"
     try: log = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): return None
+    except (OSError, ValueError, RecursionError): return None
     rows = log.get('epochs') if isinstance(log, dict) else None
     listed = isinstance(rows, list) and all(isinstance(r, dict) for r in rows)
     return log if listed and isinstance(log.get('settings'), dict) else None
@@ -84,12 +84,21 @@ def _same_run(log, last):
 
 def _rows(last): return last['rows'] if last['finished'] else last['state']['rows'] or []
 
-def _checked(rows, path):
-    "The rows, if they can be drawn"
-    try: [float(r[k]) for r in rows for k in ('map50','train_loss','valid_loss','seconds')]
-    except (KeyError, TypeError, ValueError): raise DetectorError(
-        f'{path}: its epochs cannot be read.', 'Leave it out, or train it again.') from None
-    return rows
+# %% ../nbs/26_compare.ipynb #26a00080
+def _number(v): return type(v) in (int,float) and not abs(v)>1e12  # NaN is one
+
+def _fault(r):
+    "What of a run cannot be shown, or None"
+    figures = [row.get(k) for row in r.rows for k in ('map50','train_loss','valid_loss','seconds')]
+    if not all(map(_number, figures)) or any(not 0<=row['map50']<=1 for row in r.rows):
+        return 'epochs'
+    if not importlib.import_module('ssd_tutorial.runs')._cfg(r.settings): return 'settings'
+    sound = isinstance(r.report, dict) and all(
+        v is None or _number(v) for v in (r.report.get('map50'), r.report.get('map'), r.parameters))
+    if not sound: return 'report'
+    known = isinstance(r.data, dict) and isinstance(r.data.get('hash', ''), str)
+    if not known or r.data and 'hash' not in r.data: return 'data'
+    if not all(isinstance(v or '', str) for v in (r.ended, r.data.get('val'))): return 'end'
 
 # %% ../nbs/26_compare.ipynb #26a0001c
 def read_run(
@@ -103,10 +112,13 @@ def read_run(
     rows = _rows(last) if last else log['epochs']
     log, last = log or {}, last or dict(finished=True)
     folder = out.parent.name
-    return Run(folder if out.stem=='detector' else f'{folder}/{out.stem}', out,
-               _settings(log.get('settings') or last['cfg']), _checked(rows, path),
-               log.get('report') or {}, log.get('data') or last.get('data') or {},
-               last['finished'], log.get('ended') or last.get('ended'), log.get('parameters'))
+    run = Run(folder if out.stem=='detector' else f'{folder}/{out.stem}', out,
+              _settings(log.get('settings') or last['cfg']), rows,
+              log.get('report') or {}, log.get('data') or last.get('data') or {},
+              last['finished'], log.get('ended') or last.get('ended'), log.get('parameters'))
+    if why := _fault(run): raise DetectorError(f'{path}: its {why} cannot be read.',
+                                               'Leave it out, or train it again.')
+    return run
 
 # %% ../nbs/26_compare.ipynb #26a00014
 _ASIDE = (*OF_MACHINE, 'seed')

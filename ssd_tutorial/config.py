@@ -10,7 +10,7 @@ __all__ = ['ARCH_MODULES', 'ALLOWED', 'TRACKERS', 'OF_MACHINE', 'DetectorError',
 
 # %% ../nbs/14c_settings.ipynb #0d65a2f8
 # Every number of a training run, with defaults, in one place: checked, printed, saved, loaded.
-import importlib, numbers, os
+import importlib, numbers, os, reprlib
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,6 +31,7 @@ def find_in_registry(
     module:str=None, # where a user's own entry was made, see `module_of`; for the message
 ): # the entry
     "An entry, from whichever lesson's module makes it; raises DetectorError where none does"
+    if not isinstance(name, str): raise DetectorError(f'{what} {reprlib.repr(name)}: give a name.')
     for lesson in ARCH_MODULES:
         if name in registry: return registry[name]
         importlib.import_module(f'ssd_tutorial.{lesson}')
@@ -119,8 +120,8 @@ def _is_matcher(v):
 
 # %% ../nbs/14c_settings.ipynb #15c0f1a3
 _LEVELS = ('whole numbers from 1 to 6 in order, e.g. 3,4',
-           lambda v: isinstance(v, (list,tuple)) and len(v)>0 and [*v]==sorted({*v})
-           and all(_range(1, 6)[1](l) for l in v))
+           lambda v: isinstance(v, (list,tuple)) and len(v)>0
+           and all(_range(1, 6)[1](l) for l in v) and [*v]==sorted({*v}))
 _SHARE = _range(0, 1, whole=False)
 _RATE = _or('find', _range(0, whole=False, ends=False))
 _OVERLAP = ('a number above 0, up to 1', lambda v: _SHARE[1](v) and v>0)
@@ -282,7 +283,7 @@ def read_config(
     "Read settings; raises DetectorError at a file that is none and at names that there are not"
     import yaml
     try: found = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
-    except (OSError, ValueError, yaml.YAMLError) as e:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
         why = ' '.join(str(e).split())
         raise DetectorError(f'{path}: no settings can be read from it ({why}).') from None
     known = [f.name for f in fields(TrainConfig)]

@@ -72,7 +72,7 @@ def read_anchors(
     saved = weights_path(str(path))
     if zipfile.is_zipfile(saved): return spec_from_dict(read_saved(saved)[0]['description']['spec'])
     try: found = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         why = 'no such file' if isinstance(e, FileNotFoundError) else type(e).__name__
         raise DetectorError(f'{path}: no anchors can be read from it ({why}).',
                             'Give "default", "proposed", or a JSON file of anchors.') from None

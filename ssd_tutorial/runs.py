@@ -329,6 +329,14 @@ def _loaders(data, cfg, group, masks):
     if group: group.spread(dls, data)
     return dls
 
+# %% ../nbs/15c_runs.ipynb #15c27101
+@contextlib.contextmanager
+def _of_checkpoint(last):
+    "Where a checkpoint's settings do not go together, say that they are its own"
+    try: yield
+    except DetectorError as e:
+        raise (DetectorError(f'last.ckpt: {e}') if last else e) from None
+
 # %% ../nbs/15c_runs.ipynb #4c0d1a71
 def _prepare(data, cfg, progress, last, cbs):
     "Learner, loaders of images, detector"
@@ -337,7 +345,8 @@ def _prepare(data, cfg, progress, last, cbs):
     set_seed(cfg.seed)
     keep_memory()
     spec, fresh = _chooser(data, cfg, last, progress), replace(cfg, weights='none')
-    with memory_advice(_start_smaller(cfg)): det = new_detector(data, fresh if last else cfg, spec)
+    with memory_advice(_start_smaller(cfg)), _of_checkpoint(last):
+        det = new_detector(data, fresh if last else cfg, spec)
     det.model.body.norm_eval = cfg.weights!='none'
     det.model.body.unfreeze(cfg.below)  # no such stride? Say it now, not after hours
     group = _together(cfg)

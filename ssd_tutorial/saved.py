@@ -80,7 +80,7 @@ def _wrong(d, rules):
     return next((k for k,rule in rules.items() if not rule(d.get(k))), None)
 
 # %% ../nbs/14d_files.ipynb #ae987aab
-_SHAPE = _listed(_real(-100, 100), 4, 4)
+def _SHAPE(v): return _listed(_real(-100, 100), 4, 4)(v) and v[0]<v[2] and v[1]<v[3]
 _LEVEL = dict(cells=_whole(1, 1024), shapes=_listed(_SHAPE, 1, 500),
               pitch=_or_none(_real(1e-6, 10)))
 _SPEC = dict(levels=_listed(_dict_of(_LEVEL), 1, 20), clip=lambda v: isinstance(v, bool))

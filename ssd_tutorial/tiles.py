@@ -19,6 +19,7 @@ from .config import DetectorError
 from .intake import open_batches, open_sized
 from .letterbox import GREY
 from .nms import suppress
+from .pictures import LONGEST_SIDE, MOST_PIXELS
 
 # %% ../nbs/28b_large.ipynb #28b00010
 OVERLAP = .25 # of two tiles, in sides of a tile
@@ -137,7 +138,8 @@ def views_of(
         side *= 2
     if tta:
         x,y = (round(n*(1/SMALLER-1)/2) for n in (w,h))
-        windows += [(-x,-y,w+x,h+y)]
+        fits = max(w+2*x,h+2*y)<=LONGEST_SIDE and (w+2*x)*(h+2*y)<=MOST_PIXELS
+        windows += [(-x,-y,w+x,h+y)]*fits  # with its rim it may be too large to be opened
     return [View(v, flip) for flip in (False,True)[:1+tta] for v in windows]
 
 # %% ../nbs/28b_large.ipynb #28b00028

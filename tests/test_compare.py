@@ -365,3 +365,47 @@ def test_not_allowed():
         code, out = command('train', '--data', 'generated', *args)
         assert code == 2
         assert says in out
+
+
+ODD = [None, -1, 10**400, float('inf'), 'x', [], {}, [1, {}], True]
+PLACES = [
+    ('settings', 'seed'),
+    ('settings', 'epochs'),
+    ('settings', 'arch'),
+    ('epochs', 0, 'map50'),
+    ('epochs', 0, 'seconds'),
+    ('epochs', 0),
+    ('report', 'map50'),
+    ('report',),
+    ('data', 'hash'),
+    ('data',),
+    ('parameters',),
+    ('ended',),
+]
+
+
+@pytest.mark.parametrize('place', PLACES, ids=str)
+def test_a_log_with_odd_values(tmp_path, place):
+    "Compared, or refused in one line that names it; nothing else"
+    leave(tmp_path / 'a')
+    refused = 0
+    for i, value in enumerate(ODD):
+        path = leave(tmp_path / f'b{i}') / 'detector.json'
+        log = at = json.loads(path.read_text())
+        for k in place[:-1]:
+            at = at.setdefault(k, {}) if isinstance(at, dict) else at[k]
+        at[place[-1]] = value
+        path.write_text(json.dumps(log))
+        try:
+            assert str(compare_runs([tmp_path / 'a', path.with_suffix('.pt')]))
+        except DetectorError as e:
+            refused += 1
+            assert f'b{i}' in str(e)
+            assert len(str(e).splitlines()) == 1
+    assert refused >= 3
+
+
+def test_a_log_that_nests(tmp_path):
+    (tmp_path / 'a.json').write_text('[' * 100_000)
+    with pytest.raises(DetectorError):
+        compare_runs([tmp_path / 'a.pt'])

@@ -158,6 +158,110 @@ def test_damaged_files(small, tmp_path):
             OnnxDetector(path)
 
 
+BOXES = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[B,3,96,96] images, float[1] score, float[1] overlap)
+  => (float[D,4] boxes_xyxy, float[D] found_scores, int64[D] labels, int64[D] image)
+{
+  boxes_xyxy = Constant <value = float[1,4] {%s}> ()
+  found_scores = Constant <value = float[1] {%s}> ()
+  labels = Constant <value = int64[1] {%s}> ()
+  %s
+}
+"""
+USUAL = '0.0,0.0,1.0,1.0', '0.9', '1', 'image = Constant <value = int64[1] {0}> ()'
+
+
+def by_hand(small, path, *parts):
+    path.write_bytes(with_notes(onnx.parser.parse_model(BOXES % parts), small[0], True))
+    return path
+
+
+@pytest.mark.parametrize(
+    'place,part,says',
+    [
+        (0, '0.0,0.0,1.0,9.0', 'no fractions'),
+        (0, '-3.0,0.0,1.0,1.0', 'no fractions'),
+        (1, '7.0', 'no fractions'),
+        (2, '0', 'no name'),
+        (2, '99', 'no name'),
+        (3, 'image = Constant <value = int64[1] {5}> ()', 'were not given'),
+        (3, 'image = Constant <value = int64[1] {-1}> ()', 'were not given'),
+        (3, 'image = Constant <value = int64[2] {0,0}> ()', 'arrays of'),
+        (
+            3,
+            'n = Constant <value_ints = [5, 7]> () z = Reshape (images, n) '
+            'm = ReduceMax <keepdims = 0> (z) image = Cast <to = 7> (m)',
+            'cannot be run',
+        ),
+        (
+            3,
+            'n = Constant <value_ints = [1000000, 1000000]> () z = ConstantOfShape (n) '
+            'm = ReduceMax <keepdims = 0> (z) image = Cast <to = 7> (m)',
+            'cannot be run',
+        ),
+    ],
+)
+def test_what_a_graph_gives_is_checked(small, tmp_path, place, part, says):
+    photo = Image.new('RGB', (50, 40))
+    assert len(OnnxDetector(by_hand(small, tmp_path / 'a.onnx', *USUAL)).predict(photo)) == 1
+    parts = [part if i == place else usual for i, usual in enumerate(USUAL)]
+    light = OnnxDetector(by_hand(small, tmp_path / 'd.onnx', *parts))
+    with pytest.raises(DetectorError, match='d.onnx: .*' + says):
+        light.predict(photo)
+
+
+def outside(graph):
+    weight = graph.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(weight, 'beside.bin')
+    weight.ClearField('raw_data')
+
+
+def sparse(graph):
+    graph.graph.sparse_initializer.add().dims.append(3)
+
+
+def function(graph):
+    graph.functions.add().name = 'f'
+
+
+def loop(graph):
+    graph.graph.node[0].attribute.add().g.name = 'body'
+
+
+def constant_outside(graph):
+    tensor = graph.graph.node[0].attribute.add().t
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+
+
+@pytest.mark.parametrize(
+    'change,says',
+    [
+        (outside, 'another file'),
+        (constant_outside, 'another file'),
+        (sparse, 'sparse'),
+        (function, 'functions'),
+        (loop, 'graph within'),
+    ],
+)
+def test_more_than_arithmetic_is_refused(small, tmp_path, change, says):
+    graph = onnx.load(small[1])
+    change(graph)
+    (tmp_path / 'd.onnx').write_bytes(graph.SerializeToString())
+    (tmp_path / 'beside.bin').write_bytes(bytes(10**6))
+    with pytest.raises(DetectorError, match=says):
+        OnnxDetector(tmp_path / 'd.onnx')
+
+
+def test_a_second_reading_is_not_to_be_had(small, tmp_path):
+    "What the look through the file cannot read, the runtime is not given either"
+    whole = small[1].read_bytes()
+    for more in (b'\x3b', b'\x3c', b'\xba\x80\x80\x80\x80\x01\x00', b'\x3a\xff'):
+        (tmp_path / 'd.onnx').write_bytes(whole + more)
+        with pytest.raises(DetectorError, match='not an ONNX file'):
+            OnnxDetector(tmp_path / 'd.onnx')
+
+
 def test_a_graph_of_something_else(tmp_path):
     text = (
         '<ir_version: 10, opset_import: ["" : 20]> g (float[N] x) => (float[N] y) {y = Floor (x)}'

@@ -311,3 +311,14 @@ def test_commands(tmp_path, monkeypatch):
     assert figures['protocol'].endswith(', tiles=80, tta=True')
     assert figures['map50'] > 0.99
     assert run(main, ['predict', 'a.jpg', '--tile-size', '8']).exit_code == 2
+
+
+@pytest.mark.parametrize('wh', [(64, 65_535), (13_000, 12_000), (640, 480)])
+def test_no_view_is_larger_than_a_picture_may_be(wh):
+    "What can be opened can be looked at with --tta: it may have no rim"
+    views = views_of(wh[::-1], tta=True)
+    assert len(views) == (4 if wh == (640, 480) else 2)
+    for v in views:
+        x1, y1, x2, y2 = v.window
+        assert max(x2 - x1, y2 - y1) <= 65_535
+        assert (x2 - x1) * (y2 - y1) <= 160_000_000

@@ -331,17 +331,6 @@ def test_what_is_no_film(tmp_path, images, saved):
         read_frames('https://127.0.0.1:9/dance.mp4')
 
 
-def test_a_list_of_files_is_no_film(tmp_path, images):
-    "FFmpeg would open what the list names"
-    whole = film(tmp_path / 'film.mp4', images[:5], UNEVEN)
-    listed = tmp_path / 'listed.mp4'
-    listed.write_text(f'ffconcat version 1.0\nfile {whole.name}\n')
-    with av.open(str(listed)) as c:
-        assert next(c.decode(video=0)) is not None
-    with pytest.raises(DataError, match='not a film'):
-        read_frames(listed)
-
-
 def test_no_camera(saved):
     with pytest.raises(DataError, match='camera 97: no such camera'):
         read_frames(97)
@@ -639,3 +628,45 @@ def test_predict_takes_films_among_photos(tmp_path, front, images, saved):
     assert len(list(read_frames(out / 'b_found.mp4'))) == 36
     assert (out / 'predictions.json').is_file()
     assert not (out / 'c_found.mp4').exists()
+
+
+# ---------------------------------------------------------------- hostile files
+@pytest.mark.parametrize('suffix', ['m3u8', 'mp4', 'ffconcat'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n{}\n#EXT-X-ENDLIST\n',
+        "ffconcat version 1.0\nfile '{}'\n",
+    ],
+)
+def test_a_playlist_is_no_film(images, tmp_path, text, suffix):
+    "Whoever wrote it may not choose what is opened, beside it or elsewhere"
+    film(tmp_path / 'own.ts', images[:12], UNEVEN[:12])
+    (tmp_path / 'lists').mkdir()
+    shutil.copy(tmp_path / 'own.ts', tmp_path / 'lists')
+    opened = 0
+    for named in (tmp_path / 'own.ts', 'own.ts'):
+        path = tmp_path / 'lists' / f'list.{suffix}'
+        path.write_text(text.format(named))
+        try:
+            with av.open(str(path)) as c:  # as FFmpeg does by itself
+                opened += len(c.streams.video)
+        except av.error.FFmpegError:
+            pass
+        with pytest.raises(DataError, match=f'list.{suffix}: not a film'):
+            read_frames(path)
+    assert opened or suffix != 'm3u8' or 'ffconcat' in text
+
+
+def test_a_film_without_times(images, tmp_path):
+    "Bare H.264 says no length"
+    film(tmp_path / 'a.h264', images[:12], UNEVEN[:12])
+    assert len(list(read_frames(tmp_path / 'a.h264'))) == 12
+
+
+def test_names_that_are_no_text(images, tmp_path):
+    path = film(tmp_path / 'a.avi', images[:12], UNEVEN[:12], codec='mpeg4')
+    data = path.read_bytes()
+    assert b'Lavf' in data
+    path.write_bytes(data.replace(b'Lavf', b'\xff\xfe\xfdf'))
+    assert len(list(read_frames(path))) == 12
