@@ -11,6 +11,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from .anchors import AnchorSpec, GridSpec, shapes_of, spec_from_dict
 from .body import Body
+from .fused import FusedConv
 from .grid import OutHead, SSDModel, conv_block, flatten_map, n_columns, register_arch
 
 # %% ../nbs/16_fpn.ipynb #21dfa39b
@@ -83,6 +84,17 @@ class SharedBlock(nn.Module):
         level:int=0, # whose map it is
     )->Tensor: # the same shape, ≥0
         return self.norms[level](self.conv(x)).relu_()
+
+# %% ../nbs/16_fpn.ipynb #16000002
+class _EachLevel(nn.ModuleList):
+    "One module a level"
+    def forward(self, x, level=0): return self[level](x)
+
+@patch
+def for_use(self:SharedBlock,
+)->nn.Module: # the same for inference, called alike
+    "A convolution for each level, with that level's norm and the ReLU inside"
+    return _EachLevel(FusedConv(self.conv, norm, nn.ReLU()) for norm in self.norms)
 
 # %% ../nbs/16_fpn.ipynb #0985552d
 class SharedHead(OutHead):

@@ -11,6 +11,9 @@ __all__ = ['is_link', 'open_picture', 'open_sized', 'as_items', 'open_batches', 
 # %% ../nbs/14d_files.ipynb #1913b1dc
 # What a detector is handed: images of any kind, many at a time, and records with other labels.
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -71,6 +74,21 @@ def as_items(
     return ([x], False) if single or not isinstance(x, Iterable) else (x, True)
 
 # %% ../nbs/14d_files.ipynb #daa24b2a
+@contextmanager
+def _threads(n):
+    "A pool of n threads; None for 0. What has not begun when we leave never will"
+    pool = ThreadPoolExecutor(n) if n else None
+    try: yield pool
+    finally:
+        if pool: pool.shutdown(cancel_futures=True)
+
+def _some(todo, bs, open, at_least, pool=None):
+    "The next bs of (place, item, function that gives it opened); a pool opens them meanwhile"
+    begun = lambda item: pool.submit(open, item, at_least).result
+    later = lambda item: partial(open, item, at_least)
+    return [(i, item, (begun if pool else later)(item)) for i,item in islice(todo, bs)]
+
+# %% ../nbs/14d_files.ipynb #14d00001
 def open_batches(
     items, # anything that yields what `open` takes
     open=open_sized, # (item, at_least) → Pillow image, (height, width) of the whole image
@@ -79,14 +97,18 @@ def open_batches(
     bs:int=16, # images in a batch
     desc:str='', # of the bar
     progress:bool=False, # a bar
+    ahead:int=0, # threads that open the next batch of a list meanwhile; what is endless may be live
 ): # yields lists of (place in items, Pillow image, (height, width))
     "Many images, a batch at a time; raises DataError where one cannot be read"
     n, todo = len(items) if hasattr(items, '__len__') else None, enumerate(items)
-    with progress_bar(total=n, desc=desc, show=progress) as bar:
-        while some := list(islice(todo, bs)):
-            batch = []
-            for i,item in some:
-                try: batch.append((i, *open(item, at_least)))
+    threads = _threads(ahead if n and n>1 else 0)
+    with progress_bar(total=n, desc=desc, show=progress) as bar, threads as pool:
+        more = partial(_some, todo, bs, open, at_least, pool)
+        coming = more()
+        while some := coming or more():
+            batch, coming = [], more() if pool else []
+            for i,item,get in some:
+                try: batch.append((i, *get()))
                 except DataError as e:
                     named = _at_place(e, i, n)
                     if unreadable is None: raise named from None
