@@ -23,7 +23,6 @@ from .boxes import to_pixels
 from .config import DetectorError, find_in_registry
 from .detections import Detections
 from .device import memory_advice, pick_device
-from .fused import fuse
 from .grid import SSDModel
 from .inputs import resize_square, to_input
 from .intake import as_items, is_link, match_labels, open_batches, open_sized
@@ -104,6 +103,7 @@ def in_use(self:Detector,
     if made is None or made[0]!=_state_of(self.model)[0]:
         self.model.eval()
         state, held = _state_of(self.model)  # while we hold them, ids stay theirs
+        fuse = import_module('ssd_tutorial.fused').fuse
         made = self._fused = state, fuse(self.model), held
     return made[1]
 
@@ -129,8 +129,8 @@ def detect_batch(self:Detector,
         if isinstance(images, list): images = [x.to(self.device) for x in images]
         else: images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         model, some = self.in_use(), [images]
-        if model is not self.model:
-            if self.device.type=='cpu': some = images.split(max(2, torch.get_num_threads()))
+        if model is not self.model and self.device.type=='cpu':  # whose caches hold a few
+            some = images.split(max(2, torch.get_num_threads()))
         found = [f for part in some for f in model.find(part, score, overlap, top_k)]
         return [{k: v.cpu() for k,v in f.items()} for f in found]
 

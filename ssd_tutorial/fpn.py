@@ -6,12 +6,12 @@
 __all__ = ['fpn_spec', 'FPNNeck', 'SharedBlock', 'SharedHead', 'fpn_model']
 
 # %% ../nbs/16_fpn.ipynb #e52bdb45
+from importlib import import_module
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .anchors import AnchorSpec, GridSpec, shapes_of, spec_from_dict
 from .body import Body
-from .fused import FusedConv
 from .grid import OutHead, SSDModel, conv_block, flatten_map, n_columns, register_arch
 
 # %% ../nbs/16_fpn.ipynb #21dfa39b
@@ -94,7 +94,8 @@ class _EachLevel(nn.ModuleList):
 def for_use(self:SharedBlock,
 )->nn.Module: # the same for inference, called alike
     "A convolution for each level, with that level's norm and the ReLU inside"
-    return _EachLevel(FusedConv(self.conv, norm, nn.ReLU()) for norm in self.norms)
+    fused = import_module('ssd_tutorial.fused').FusedConv
+    return _EachLevel(fused(self.conv, norm, nn.ReLU()) for norm in self.norms)
 
 # %% ../nbs/16_fpn.ipynb #0985552d
 class SharedHead(OutHead):

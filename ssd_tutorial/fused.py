@@ -98,14 +98,15 @@ def _pair(conv, norm):
 # %% ../nbs/05b_slim.ipynb #05b0000b
 def _row(layers, twin):
     "The layers of an nn.Sequential; convolution, batch norm and ReLU in a row become one"
-    out, layers = [], list(layers)
+    out, left = [], list(layers)
     def take(*kinds):
-        if layers and type(layers[0]) in kinds and getattr(layers[0], 'track_running_stats', True):
-            return layers.pop(0)
-    while layers:
-        first = layers.pop(0)
+        if left and type(left[0]) in kinds and getattr(left[0], 'track_running_stats', True):
+            return left.pop(0)
+    while left:
+        first = left.pop(0)
         if type(first) is not nn.Conv2d or not _fits(first): out.append(twin(first))
         else: out.append(FusedConv(first, take(nn.BatchNorm2d), take(nn.ReLU, nn.ReLU6)))
+        while len(out)+len(left)<len(layers): out.append(nn.Identity())  # places stay: some count
     return nn.Sequential(*out)
 
 def fuse(
