@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from ssd_tutorial.body import Body, make_body
 from ssd_tutorial.config import TrainConfig
-from ssd_tutorial.detector import Detector, lent
+from ssd_tutorial.detector import Detector
+from ssd_tutorial.intake import lent
 from ssd_tutorial.fused import FusedConv, fuse
 from ssd_tutorial.records import generated_data
 from ssd_tutorial.trainer import new_detector

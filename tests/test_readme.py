@@ -1,6 +1,6 @@
 "What README tells people to type runs, and no warning of a dependency reaches their screen"
 
-import re, shlex, shutil, subprocess, sys
+import os, re, shlex, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -18,20 +18,20 @@ COMMANDS = [
     for line in re.split(r'\n|&&', text)
     if line.strip().startswith('ssd-tutorial ') and not any(f in line for f in FETCHES)
 ]
-SNIPPETS = [text for kind, text in BLOCKS if kind == 'python' and not any(f in text for f in FETCHES)]
+SNIPPETS = [
+    text for kind, text in BLOCKS if kind == 'python' and not any(f in text for f in FETCHES)
+]
 # the same commands, as short as they can be
 SHORT = dict(
-    demo='--images 8', train='--size 64 --epochs 1 --frozen-epochs 0 --max-steps 1 --no-plots'
+    demo='--images 16', train='--size 64 --epochs 1 --frozen-epochs 0 --max-steps 1 --no-plots'
 )
 START = 'from ssd_tutorial.entry import start; start()'
-ENV_OFF = ('PYTHONWARNINGS', 'MPLBACKEND')
 
 
 def run(code, *args, cwd):
-    import os
-
-    env = {k: v for k, v in os.environ.items() if k not in ENV_OFF}
-    env['PYTHONPATH'] = str(ROOT)
+    "What reaches stderr, with Python's own filters of warnings"
+    mine = ('PYTHONWARNINGS', 'MPLBACKEND')
+    env = {k: v for k, v in os.environ.items() if k not in mine} | {'PYTHONPATH': str(ROOT)}
     r = subprocess.run(
         [sys.executable, '-c', code, *args], cwd=cwd, env=env, capture_output=True, text=True
     )
@@ -52,22 +52,41 @@ def home(tmp_path_factory):
     return home
 
 
+def film(path):
+    "Four frames of a cat"
+    av = pytest.importorskip('av')
+    with av.open(str(path), 'w') as c:
+        stream = c.add_stream('libx264', rate=4)
+        stream.width, stream.height, stream.pix_fmt = 448, 300, 'yuv420p'
+        picture = Image.open(path.parent / 'holiday.jpg').crop((0, 0, 448, 300))
+        for _ in range(4):
+            c.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        c.mux(stream.encode())
+
+
 def test_readme_has_commands():
     verbs = {c.split()[1] for c in COMMANDS}
-    assert {'demo', 'predict', 'doctor', 'train', 'evaluate'} <= verbs
-    assert len(SNIPPETS) >= 3
+    assert {'demo', 'predict', 'doctor', 'train', 'evaluate', 'video'} <= verbs
+    assert len(SNIPPETS) >= 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('command', COMMANDS)
 def test_no_warning_of_a_command(command, home):
+    "In README's order: what one writes, a later one reads"
     _, verb, *args = shlex.split(command)
     if verb == 'video':
-        pytest.importorskip('av')
         film(home / 'dance.mp4')
-    if '--detector' in args and not (home / 'detector.pt').exists():
-        shutil.copy(ROOT / 'ssd_tutorial' / 'weights' / 'animals.pt', home / 'detector.pt')
-    if verb == 'evaluate':
-        args[args.index('--detector') + 1] = trained(home)
     said = run(START, verb, *args, *SHORT.get(verb, '').split(), cwd=home)
+    assert 'warn' not in said.lower(), said
+
+
+@pytest.mark.slow
+def test_no_warning_in_python(home):
+    "All snippets one after another, as in one notebook; the training is one step long"
+    code = '\n'.join(SNIPPETS).replace(
+        'TrainConfig(frozen_epochs=12', 'TrainConfig(frozen_epochs=1'
+    )
+    assert code != '\n'.join(SNIPPETS)
+    said = run(code.replace('TrainConfig(', 'TrainConfig(max_steps=1, '), cwd=home)
     assert 'warn' not in said.lower(), said
