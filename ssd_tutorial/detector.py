@@ -201,7 +201,7 @@ def detect_many(self:Detector,
         for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
             yield i, hw, self.from_input(f, hw)
 
-# %% ../nbs/15_detector.ipynb #fdde468b
+# %% ../nbs/15_detector.ipynb #15000021
 AHEAD = 4  # threads that decode the next batch: Pillow lets others work meanwhile
 
 def _name(x): return x if is_link(x) else Path(x).name if isinstance(x, (str,Path)) else ''
@@ -219,6 +219,7 @@ def _named(items):
         return seen.pop(i)
     return noted(), name
 
+# %% ../nbs/15_detector.ipynb #fdde468b
 @patch
 def predict_stream(self:Detector,
     items, # images as for `predict`: anything that yields them, a camera without end even

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from timm.layers.conv2d_same import Conv2dSame, conv2d_same
-from .slim import LeanReLU6, _Conv, _ConvSame, _Norm, _NormAct
+from .slim import LeanReLU6, _Conv, _ConvSame
 
 # %% ../nbs/05b_slim.ipynb #05b00003
 def _pack(weight, x, padding, stride, groups):
