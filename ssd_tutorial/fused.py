@@ -136,8 +136,8 @@ def state_of(
     "What differs as soon as a model has learnt, moved or got another part; its parts and weights"
     parts, weights = [model], []
     for m in parts:
-        for table,into in ((m._modules, parts), (m._parameters, weights), (m._buffers, weights)):
-            if table: into += [v for v in table.values() if v is not None]
+        for held,into in ((m._modules, parts), (m._parameters, weights), (m._buffers, weights)):
+            if held: into += [v for v in held.values() if v is not None]
     seen = [*map(id, parts), *map(id, weights)], [m.training for m in parts]
     version = [w._version for w in weights if not w.is_inference()]
     where = [w.data_ptr() for w in weights]
