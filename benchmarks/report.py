@@ -153,8 +153,9 @@ Milliseconds depend on the machine; ratios hardly do. So each row has a **refere
 same job on the same tensors in the same process. Both take turns, and the medians of \
 {rows[0]["runs"]} turns are compared (of fewer, at least five, where a row would take more than a \
 minute). Before any time is taken, the script asserts that both give the same: the same loss and \
-gradients, the same detections, the same mAP. A row under its floor ends the run with exit status \
-1.
+gradients, the same detections, the same mAP (but for the rows on photographs, whose referee has \
+learnt nothing: its weights cannot be had without a network). A row under its floor ends the run \
+with exit status 1.
 
 {loads}
 

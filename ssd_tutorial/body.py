@@ -151,7 +151,7 @@ def forward(self:Body,
     "Normalise, then the maps of every level"
     if not isinstance(images, Tensor): return [m.float() for m in images]
     with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-        maps = self.net((images-self.mean)/self.std)
+        maps = self.net((images-self.mean).div_(self.std))
         return [m.permute(0,3,1,2) for m in maps] if self._channels_last else list(maps)
 
 # %% ../nbs/05_body.ipynb #1a10775b

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from .anchors import AnchorSpec, spec_to_dict
 from .boxes import iou
-from .config import TrainConfig, find_arch
+from .config import NetConfig, find_arch
 from .data_checks import Checkup, Finding, counted, share
 from .coverage import coverage_report
 from .looks import ImageFacts
@@ -360,7 +360,7 @@ def check_splits(
 # %% ../nbs/90b_contents.ipynb #4c0d1a81
 def _of_training(size):
     "The anchors that training uses where none are named, and whether all levels share a head"
-    arch = find_arch(TrainConfig().arch)
+    arch = find_arch(NetConfig().arch)
     return arch.spec([-(-size//2**(l+1)) for l in arch.levels]), arch.alike
 
 # %% ../nbs/90b_contents.ipynb #353182f3

@@ -6,6 +6,7 @@
 __all__ = ['fpn_spec', 'FPNNeck', 'SharedBlock', 'SharedHead', 'fpn_model']
 
 # %% ../nbs/16_fpn.ipynb #e52bdb45
+from importlib import import_module
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
@@ -83,6 +84,18 @@ class SharedBlock(nn.Module):
         level:int=0, # whose map it is
     )->Tensor: # the same shape, ≥0
         return self.norms[level](self.conv(x)).relu_()
+
+# %% ../nbs/16_fpn.ipynb #16000002
+class _EachLevel(nn.ModuleList):
+    "One module a level"
+    def forward(self, x, level=0): return self[level](x)
+
+@patch
+def for_use(self:SharedBlock,
+)->nn.Module: # the same for inference, called alike
+    "A convolution for each level, with that level's norm and the ReLU inside"
+    fused = import_module('ssd_tutorial.fused').FusedConv
+    return _EachLevel(fused(self.conv, norm, nn.ReLU()) for norm in self.norms)
 
 # %% ../nbs/16_fpn.ipynb #0985552d
 class SharedHead(OutHead):

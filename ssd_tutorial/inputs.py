@@ -41,5 +41,5 @@ def to_input(
     if not (is_array and image.shape==(size,size,3)):
         img = open_image(image, at_least=2*size)
         pixels = np.array(resize_square(img, size, fit, size_hw))
-    planes = torch.from_numpy(pixels).permute(2,0,1).contiguous()  # before float: ten times faster
-    return planes.float().div_(255)
+    # a view: in memory the colours of a pixel stay side by side, as convolutions like it
+    return torch.from_numpy(pixels).permute(2,0,1).float().div_(255)

@@ -1,0 +1,79 @@
+"""From a photograph's file to its boxes: the shipped detector and torchvision's smallest"""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import skimage.data
+import torch
+from PIL import Image
+from torchvision.io import decode_image
+from torchvision.models.detection import (
+    SSDLite320_MobileNet_V3_Large_Weights,
+    ssdlite320_mobilenet_v3_large,
+)
+from ssd_tutorial.detector import Detector
+from ssd_tutorial.onnx_detector import OnnxDetector
+from ssd_tutorial.onnx_export import export_onnx
+
+
+@cache
+def _home():
+    return tempfile.TemporaryDirectory()
+
+
+def photo(name='cat.jpg'):
+    "scikit-image's cat as a file, 451 × 300"
+    path = Path(_home().name) / name
+    if not path.exists():
+        Image.fromarray(skimage.data.chelsea()).save(path, quality=90)
+    return path
+
+
+def ssdlite(sure=0.0):
+    """As torchvision documents it, untrained: its weights are not at hand. Then every class of
+    every anchor passes its threshold of 0.001 and enters suppression. `sure` is added to the
+    logits of background: at 12 nothing passes, which is the fastest that it can be."""
+    torch.manual_seed(0)
+    net = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+    for layer in net.head.classification_head.module_list:
+        with torch.no_grad():
+            layer[-1].bias.view(-1, 91)[:, 0] += sure
+    prepare = SSDLite320_MobileNet_V3_Large_Weights.DEFAULT.transforms()
+
+    def look(path):
+        with torch.inference_mode():
+            return net([prepare(decode_image(str(path)))])[0]
+
+    return look
+
+
+def photo_case(onnx=False, sure=0.0, **_):
+    "Both decode, resize, look and suppress; what they find is not compared: one has learnt nothing"
+    det, look, path = Detector.pretrained(), ssdlite(sure), photo()
+    if onnx:
+        file = Path(_home().name) / 'animals.onnx'
+        if not file.exists():
+            export_onnx(det, file)
+        det = OnnxDetector(file, threads=torch.get_num_threads())
+    assert det.predict(path).names == ['cat']
+    assert (len(look(path)['boxes']) > 0) == (sure < 12)
+    return lambda: det.predict(path), lambda: look(path)
+
+
+def folder_case(n=32, bs=16, **_):
+    "All of `predict` on n files, against the network alone on inputs that lie in memory"
+    det = Detector.pretrained()
+    paths = [photo(f'{i}.jpg') for i in range(n)]
+    inputs = torch.stack([det.input_of(Image.open(p)) for p in paths])
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    # cut as `detect_batch` cuts a batch
+    parts = [p for b in inputs.split(bs) for p in b.split(max(2, torch.get_num_threads()))]
+    net = det.in_use()
+
+    @torch.no_grad()
+    def bare():
+        return [net(p) for p in parts]
+
+    assert [d.names for d in det.predict(paths, bs=bs, progress=False)] == [['cat']] * n
+    return lambda: det.predict(paths, bs=bs, progress=False), bare
