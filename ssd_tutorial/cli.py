@@ -99,15 +99,17 @@ def predict(photos, detector, out, no_pictures, device, **how):
 @main.command()
 @with_options(EXPORT_OPTIONS)
 @one_line_errors
-def export(detector, to, out):
-    """Write a detector as an ONNX file, which runs without PyTorch.
+def export(detector, to, out, **eight):
+    """Write a detector for other programs: as an ONNX file, which runs without PyTorch, for
+    OpenVINO, or as a program of torch.export.
 
     \b
     Example:
       ssd-tutorial export --detector detector.pt --out detector.onnx
       ssd-tutorial predict --detector detector.onnx holiday.jpg
+      ssd-tutorial export --detector detector.pt --int8 photos/ --data my_photos
     """
-    run_export(detector, to, out)
+    run_export(detector, to, out, **eight)
 
 # %% ../nbs/91d_commands.ipynb #91d31004
 @main.command()

@@ -15,8 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .clips import (
-    _colours, find_camera, Frame, load_av, open_container, origin_of, shown_wh)
+from .clips import Frame, _colours, find_camera, load_av, open_film, origin_of, shown_wh
 from .pictures import open_image
 from .system import WriteError, clear_parts
 
@@ -49,9 +48,9 @@ class _Sound:
     "The sound of a film on its way into another one"
     def __init__(self, path, start, out):
         self.start, self.out, self.stream, self.next = start, out, None, None
-        self.source = open_container(path)
-        if not self.source.streams.audio: return
-        have = self.source.streams.audio[0]
+        self.source = open_film(path)
+        have = next(iter(self.source.streams.audio), None)
+        if have is None or have.codec_context is None: return
         self.copied, rate = have.codec_context.name in ('aac','mp3'), have.codec_context.sample_rate
         self.stream = _like(out, have) if self.copied else out.add_stream(
             'aac', rate=min(48_000, rate or 48_000))

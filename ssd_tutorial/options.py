@@ -127,10 +127,18 @@ COMPARE_OPTIONS = (
         help='Folder for compare.png, compare.md and compare.csv.'),)
 EXPORT_OPTIONS = (
     _detector,
-    opt('--to', default='onnx-nms', type=_CHOICE(['onnx-nms','onnx']),
+    opt('--to', default='onnx-nms', type=_CHOICE(['onnx-nms','onnx','openvino','torch-export']),
         help='onnx-nms: boxes come out, predict runs it without PyTorch; onnx: class logits and '
-             'box deltas, for programs that decode.'),
-    opt('--out', type=_FILE, help="File to write.  [default: the detector's name, .onnx]"))
+             'box deltas, for programs that decode; openvino: boxes, an .xml and a .bin; '
+             'torch-export: scores and boxes of all anchors, a .pt2.'),
+    opt('--out', type=_FILE, help="File to write.  [default: the detector's name, here]"),
+    opt('--int8', metavar='PHOTOS', help='Count in eight bits, which is faster on most processors: '
+                                         'a folder or a pattern of photos to calibrate with.'),
+    opt('--data', multiple=True,
+        help='A labelled data set, on which --int8 measures what it loses and wins.'),
+    opt('--split', default='val', help='Which split of it.'),
+    opt('--anyway', is_flag=True,
+        help='Write the file of --int8 even where it loses 0.02 mAP50 or more.'))
 
 # %% ../nbs/91c_options.ipynb #91c31001
 APP_OPTIONS = (

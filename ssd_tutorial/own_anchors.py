@@ -7,6 +7,7 @@ __all__ = ['propose_alike', 'share_reached', 'fitting_spec', 'read_anchors', 'ch
 
 # %% ../nbs/20c_own_anchors.ipynb #20e10005
 import json, zipfile
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from .anchors import AnchorSpec, GridSpec, make_anchors, spec_from_dict
 from .config import DetectorError
 from .coverage import coverage, propose_shapes, propose_spec
 from .saved import read_saved, spec_fault
-from .trainer import weights_path
 
 # %% ../nbs/20c_own_anchors.ipynb #20e1000a
 def propose_alike(
@@ -69,7 +69,8 @@ def read_anchors(
     path, # of a JSON file: of `spec_to_dict`, or of the doctor; or a detector, which has anchors
 )->AnchorSpec:
     "Anchors from a file; DetectorError where it holds none"
-    saved = weights_path(str(path))
+    # only now: the doctor, who proposes anchors, needs nothing that trains
+    saved = import_module('ssd_tutorial.trainer').weights_path(str(path))
     if zipfile.is_zipfile(saved): return spec_from_dict(read_saved(saved)[0]['description']['spec'])
     try: found = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
