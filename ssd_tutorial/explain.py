@@ -23,7 +23,8 @@ def _with_anchors(det, inputs, score, most):
     from ssd_tutorial.nms import top_candidates
     with torch.no_grad(), memory_advice('Close other programs first.'):
         inputs = inputs.to(det.device).contiguous(memory_format=torch.channels_last)
-        scores, boxes = det.model.candidates(det.model.eval()(inputs))
+        net = det.in_use()  # the very one that predicts
+        scores, boxes = net.candidates(net(inputs))
     number = torch.arange(boxes.shape[1], device=boxes.device)
     rows = torch.cat([boxes, number[None,:,None]], -1)
     _, rows, best, labels = top_candidates(scores, rows, score, most)

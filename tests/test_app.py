@@ -122,7 +122,8 @@ def test_an_anchor_is_where_it_is_said_to_be(det):
     img = two_cats()
     found = candidates_of(det, img, score=0.05)
     with torch.no_grad():
-        scores, boxes = det.model.candidates(det.model(det.input_of(img)[None]))
+        net = det.in_use()
+        scores, boxes = net.candidates(net(det.input_of(img)[None]))
     a = found['anchors']
     assert np.array_equal(boxes[0, a].numpy(), found['boxes_xyxy'])
     assert np.array_equal(scores[0, a].numpy(), found['class_scores'])
