@@ -50,9 +50,10 @@ from mutate import (  # noqa: E402
 
 OUTCOMES = ("result", "documented", "unnamed", "undocumented", "wrong")
 OUTCOMES += ("reached out", "memory", "over time", "crash")
-SHARES = dict(  # inputs of 1000
+SHARES = dict(  # inputs of each kind, relative to one another
     pictures=400,
     predict=200,
+    page=60,
     labels=190,
     pickles=70,
     films=60,

@@ -653,6 +653,74 @@ def read_files(inputs, rng, folder):
     rng.choice((read_settings, read_own_anchors, read_log))(inputs, rng, folder)
 
 
+# ---------------------------------------------------------------- pictures, to the page
+def answered(app, path, body, headers, step):
+    "Status and body of what an ASGI application answers to a POST that comes in pieces"
+    parts, sent = [body[i : i + step] for i in range(0, len(body), step)] or [b""], []
+
+    async def receive():
+        if not parts:
+            return dict(type="http.disconnect")
+        part = parts.pop(0)
+        return dict(type="http.request", body=part, more_body=bool(parts))
+
+    async def send(message):
+        sent.append(message)
+
+    scope = dict(type="http", method="POST", path=path, raw_path=path.encode(), query_string=b"")
+    scope.update(scheme="http", http_version="1.1", root_path="", asgi=dict(version="3.0"))
+    scope.update(server=("127.0.0.1", 8030), client=("127.0.0.1", 9))
+    scope["headers"] = [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
+    return app(scope, receive, send), sent
+
+
+def read_page(inputs, rng, folder):
+    "A damaged picture, sent to the page's server as the page does, or as a stranger's page does"
+    import asyncio
+    import numpy as np
+    from ssd_tutorial.app import make_app
+    from ssd_tutorial.faults import UserError
+
+    loop = inputs.once("loop", asyncio.new_event_loop)
+    det = inputs.detector()
+    app = inputs.once("page", lambda: make_app(det))
+    suffix, data = any_picture(inputs, rng)
+    file = folder / f"photo.{suffix}"
+    file.write_bytes(data)
+    headers = {"host": "127.0.0.1:8030", "origin": "http://127.0.0.1:8030"}
+    headers["content-length"] = str(len(data))
+    stranger = rng.random() < 0.1
+    if stranger:
+        name = rng.choice(("host", "origin"))
+        headers[name] = rng.choice(
+            ("evil.example", "http://evil.example", "\xe9", "null", "[::", "")
+        )
+    elif rng.random() < 0.1:
+        headers["content-length"] = rng.choice(("-1", "x", "9" * 40, str(10**9), ""))
+    path = rng.choice(("/detect", "/detect", "/detect", "/picture"))
+    answer, sent = answered(app, path, data, headers, rng.choice((1 << 16, 1 << 12, 501)))
+    loop.run_until_complete(asyncio.wait_for(answer, 60))
+    status = sent[0]["status"]
+    body = b"".join(m.get("body", b"") for m in sent[1:])
+    demand(status < 500, f"status {status}")
+    demand(not stranger or status != 200, "a stranger is answered")
+    if status != 200:
+        raise UserError(f"{file}: {json.loads(body)['error']}")  # a body has no name of its own
+    if path == "/picture":
+        return demand(body[:2] == b"\xff\xd8", "no JPEG")
+    told = json.loads(body)
+    w, h = told["size_wh"]
+    boxes = np.reshape(told["boxes_px"], (-1, 4))
+    demand(np.isfinite(boxes).all() and (boxes >= -0.01).all(), f"boxes {boxes[:3].tolist()}")
+    demand((boxes <= np.array([w, h, w, h]) + 0.01).all(), f"boxes beyond {w}x{h}")
+    demand(len(boxes) == len(told["scores"]) == len(told["anchor"]), "columns of other lengths")
+
+
 KINDS = dict(
-    predict=read_predict, pickles=read_pickles, graphs=read_graph, films=read_film, files=read_files
+    predict=read_predict,
+    page=read_page,
+    pickles=read_pickles,
+    graphs=read_graph,
+    films=read_film,
+    files=read_files,
 )

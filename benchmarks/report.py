@@ -8,6 +8,7 @@ HERE = Path(__file__).resolve().parent
 KINDS = dict(
     pictures='picture files: JPEG, PNG, WEBP, GIF, BMP, TIFF, MPO and ten more, read and checked',
     predict='the same, handed to `predict`: as path, folder, bytes, in tiles, to an ONNX file',
+    page='the same, sent to the page of `ssd-tutorial app`, by itself or by a stranger',
     labels='data sets: VOC, COCO, YOLO, CSV, labelme, CVAT, their lists and settings',
     pickles='hostile pickles as detector, checkpoint, anchors, weights',
     films='films in twelve formats, and playlists that name other files',
