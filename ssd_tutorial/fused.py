@@ -11,6 +11,7 @@ __all__ = ['FusedConv', 'fuse', 'state_of']
 # %% ../nbs/05b_slim.ipynb #05b00002
 # A copy of a network for inference alone: batch norm and ReLU inside the convolutions.
 import copy
+from collections import OrderedDict
 from functools import cache
 import torch
 import torch.nn.functional as F
@@ -106,8 +107,8 @@ def _row(layers, twin):
         first = left.pop(0)
         if type(first) is not nn.Conv2d or not _fits(first): out.append(twin(first))
         else: out.append(FusedConv(first, take(nn.BatchNorm2d), take(nn.ReLU, nn.ReLU6)))
-        while len(out)+len(left)<len(layers): out.append(nn.Identity())  # places stay: some count
-    return nn.Sequential(*out)
+        while len(out)+len(left)<len(layers): out.append(nn.Identity())  # places stay
+    return nn.Sequential(OrderedDict(zip(layers._modules, out)))  # some are called by their names
 
 # %% ../nbs/05b_slim.ipynb #05b00010
 def fuse(

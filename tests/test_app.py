@@ -502,7 +502,7 @@ def test_a_film_nobody_waits_for_is_stopped(det, film, monkeypatch):
         jobs.append(self)
         time.sleep(0.3)
         if self.stop.is_set():
-            raise F.Stopped
+            raise F._Stopped
         return dets
 
     monkeypatch.setattr(F.FilmJob, 'update', slowly)

@@ -13,7 +13,7 @@ from ssd_tutorial.readers import load_dataset
 
 BASES = dict(
     DataError=ValueError, WeightsError=ValueError, DetectorError=ValueError, InstallError=OSError,
-    WriteError=OSError, OutOfMemory=MemoryError, NonFiniteLoss=RuntimeError,
+    WriteError=OSError, OutOfMemory=MemoryError, NonFiniteLoss=RuntimeError, Refused=UserError,
 )  # fmt: skip
 
 
