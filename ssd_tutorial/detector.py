@@ -22,7 +22,7 @@ from .config import DetectorError, find_in_registry
 from .detections import Detections
 from .device import memory_advice, pick_device
 from .grid import SSDModel
-from .inputs import resize_square, to_input
+from .inputs import resize_square, stack_inputs, to_input
 from .intake import (
     as_items, is_link, lent, match_labels, open_batches, open_sized)
 from . import nms  # noqa: F401  gives models `decode` and `find`
@@ -170,6 +170,12 @@ def _at_least(self:Detector):  # without antialiasing every pixel counts
     reduced = self.fit!='own' and self.description.get('antialias', True)
     return 2*self.size if reduced else None
 
+@patch
+def _pixels_of(self:Detector, image, size_hw):
+    "What threads do of `input_of`: little with PyTorch, which begins threads in each of them"
+    if self._at_least() is None: return self.input_of(image, size_hw)
+    return np.array(resize_square(image, self.size, self.fit, size_hw))
+
 # %% ../nbs/15_detector.ipynb #1715cea7
 @patch
 def detect_many(self:Detector,
@@ -192,12 +198,10 @@ def detect_many(self:Detector,
         return
     def look(item, at_least):
         img, hw = open(item, at_least)
-        return self.input_of(img, hw), hw
+        return self._pixels_of(img, hw), hw
     many = open_batches(items, look, self._at_least(), unreadable, bs, desc, progress, ahead)
     for batch in many:
-        inputs = [x for _,x,_ in batch]
-        if self.fit!='own':  # stacked as they lie in memory: pixel by pixel
-            inputs = torch.stack([x.permute(1,2,0) for x in inputs]).permute(0,3,1,2)
+        inputs = (list if self.fit=='own' else stack_inputs)([x for _,x,_ in batch])
         for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
             yield i, hw, self.from_input(f, hw)
 
