@@ -382,14 +382,14 @@ CASES = [
      "torchvision's ssd300_vgg16, the same weights", '4 pictures of 300 × 300, C=20'),
     ('mAP', map_case, {}, 2, None, 'pycocotools: evaluate, accumulate, summarise',
      '1000 images, 20 classes, 100 detections each'),
-    ('`predict`, a photograph', photo_case, {}, 1.5, None,
+    ('`predict`, a photograph', photo_case, {}, 1.4, None,
      "torchvision's ssdlite320_mobilenet_v3_large, untrained: all of its candidates pass",
      'a JPEG of 451 × 300, decoded, resized, network, NMS; the shipped detector'),
     ('`predict`, a photograph, against a silent referee', photo_case, dict(sure=12.0), None, None,
      'the same, its background so sure that nothing passes', 'as above'),
-    ('`predict` with ONNX, a photograph', photo_case, dict(onnx=True), 2.5, None,
+    ('`predict` with ONNX, a photograph', photo_case, dict(onnx=True), 2.0, None,
      'as in the first of these rows, in PyTorch', 'as above, exported'),
-    ('`predict`, a folder', folder_case, {}, 0.8, None,
+    ('`predict`, a folder', folder_case, {}, 0.7, None,
      'the network alone, its inputs in memory', '32 JPEGs of 451 × 300, batches of 16'),
 ]
 # fmt: on
