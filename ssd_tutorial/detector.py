@@ -160,7 +160,7 @@ def input_of(self:Detector,
 )->torch.Tensor: # (3,size,size) float32, 0–1; with fit 'own' (3,H,W)
     "An image as this detector learnt to see it; with antialiasing unless its description says no"
     if self.fit!='own' and self.description.get('antialias', True):
-        return to_input(np.array(resize_square(image, self.size, self.fit, size_hw)), self.size)
+        return to_input(self._pixels_of(image, size_hw), self.size)
     pixels = torch.from_numpy(np.array(image)).permute(2,0,1)[None].float()/255
     if self.fit=='own': return pixels[0]
     return interpolate(pixels, (self.size,self.size), mode='bilinear', align_corners=False)[0]

@@ -43,13 +43,8 @@ def candidates_of(
     # anchors (M,) int64 and class_scores (M,C), of the anchor
     "What enters suppression, best first, as NumPy arrays; raises OutOfMemory"
     net = getattr(det, 'model', None)
-    if net is None:
-        from ssd_tutorial.onnx_detector import square_input
-        antialias = det.description.get('antialias', True)
-        inputs = square_input(image, det.size, det.fit, antialias, size_hw)[None]
-    else:
-        x = det.input_of(image, size_hw)
-        inputs = [x] if det.fit=='own' else x[None]
+    x = det.input_of(image, size_hw)
+    inputs = [x] if det.fit=='own' else x[None]
     if hasattr(net, 'candidates'): found = _with_anchors(det, inputs, score, most)
     else: found = det.detect_batch(inputs, score, None, most)[0]
     return {k: v.cpu().numpy() if hasattr(v, 'cpu') else v for k,v in found.items()}
