@@ -73,13 +73,14 @@ def to(self:Detector,
     return self
 
 # %% ../nbs/15_detector.ipynb #15000002
-@patch
-def train(self:SSDModel,
-    mode:bool=True, # False: evaluation
-)->SSDModel: # the same model
-    "Training or evaluation mode; counts how often it was told to learn"
-    self.n_trained = getattr(self, 'n_trained', 0)+bool(mode)
-    return super(SSDModel, self).train(mode)
+def _counted(method):
+    def call(self, *args, **kwargs):
+        self.n_changes = getattr(self, 'n_changes', 0)+(args!=(False,))  # `eval` is no change
+        return method(self, *args, **kwargs)
+    return call
+
+for method in (SSDModel.train, SSDModel._apply):  # what `to` and `half` call
+    setattr(SSDModel, method.__name__, _counted(method))
 
 # %% ../nbs/15_detector.ipynb #15000003
 @patch
@@ -88,10 +89,9 @@ def in_use(self:Detector,
     "The network that answers: a fused copy where there can be one, as new as the model"
     if not isinstance(self.model, SSDModel): return self.model.eval()
     fused, made = import_module('ssd_tutorial.fused'), self.__dict__.get('_fused')
-    if made is None or made[0]!=fused.state_of(self.model)[0]:
+    if made is None or not made[0].still():
         self.model.eval()
-        state, held = fused.state_of(self.model)
-        made = self._fused = state, fused.fuse(self.model), held
+        made = self._fused = fused.Snapshot(self.model), fused.fuse(self.model)
     return made[1]
 
 @patch

@@ -36,14 +36,15 @@ def square_input(
     size_hw=None, # of the whole image, where it was decoded at a reduced size
 )->np.ndarray: # (3,S,S) float32, 0–1
     "The input of a network, made by NumPy and Pillow alone"
-    if antialias: pixels = np.asarray(resize_square(image, size, fit, size_hw), np.float32)
+    if antialias: pixels = np.asarray(resize_square(image, size, fit, size_hw))
     else:
         pixels = np.asarray(image, np.float32)
         low, high, share = _between(pixels.shape[1], size)
         pixels = pixels[:,low]*(1-share[:,None])+pixels[:,high]*share[:,None]
         low, high, share = _between(pixels.shape[0], size)
         pixels = pixels[low]*(1-share[:,None,None])+pixels[high]*share[:,None,None]
-    return np.ascontiguousarray(pixels.transpose(2,0,1))/np.float32(255)
+    planes = pixels.transpose(2,0,1)
+    return np.divide(planes, np.float32(255), dtype=np.float32, order='C')
 
 # %% ../nbs/30_onnx.ipynb #30a00070
 def _varint(b, at):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'PICTURE_FORMATS', 'MOST_PIXELS', 'LONGEST_SIDE', 'FREE_PIXELS', 'MOST_PIXELS_A_BYTE', 'open_header',
-           'open_image', 'upright_hw', 'image_size']
+           'open_reduced', 'open_image', 'upright_hw', 'image_size']
 
 # %% ../nbs/02b_pictures.ipynb #83ae38f3
 import os, re, stat, warnings
@@ -190,22 +190,34 @@ def _whole_numbers(x):
     return x.astype(np.uint16) if x.dtype.kind in 'iu' and x.min()>=0 and x.max()<=65535 else x
 
 # %% ../nbs/02b_pictures.ipynb #040cc2ba
-def open_image(
+def open_reduced(
     image, # path, PIL image, array or tensor (see `_pixels`), or encoded bytes in a file object
     at_least:int=None, # pixels that both sides keep where a larger JPEG is decoded smaller
-)->Image.Image: # RGB, upright
-    "Open a picture as people see it: upright, RGB; `DataError` where it cannot be read"
-    if _is_pixels(image): return _rgb(Image.fromarray(_pixels(image)))
+)->tuple: # PIL image, RGB, upright; (height, width) of the whole picture, upright
+    "A picture as people see it, and its true size; `DataError` where it cannot be read"
+    if _is_pixels(image):
+        out = _rgb(Image.fromarray(_pixels(image)))
+        return out, out.size[::-1]
     try:
         img = image if isinstance(image, Image.Image) else _head(image)
-        if img is image: _check_canvas(img.size)
-        elif at_least:
-            img.draft(None, (at_least,at_least))  # only JPEG can; other formats ignore it
+        whole, drafted = img.size, None
+        if img is image: _check_canvas(whole)
+        elif at_least: drafted = img.draft(None, (at_least,at_least))  # only JPEG can
         img.load()  # before the EXIF tag is asked: Pillow turns a TIFF itself while it loads it
-        turn = _TURNS.get(_orientation(img))
-        return _rgb(img if turn is None else img.transpose(turn))
+        side = _orientation(img)
+        out = _rgb(img.transpose(_TURNS[side]) if side in _TURNS else img)
     except Exception as e:
         raise _no_picture(image, e) from None  # a damaged file can make a decoder fail in any way
+    w,h = out.size if not drafted else whole[::-1] if side in (5,6,7,8) else whole
+    return out, (h,w)
+
+# %% ../nbs/02b_pictures.ipynb #040cc2bc
+def open_image(
+    image, # as for `open_reduced`
+    at_least:int=None, # likewise
+)->Image.Image: # RGB, upright
+    "Open a picture as people see it: upright, RGB; `DataError` where it cannot be read"
+    return open_reduced(image, at_least)[0]
 
 # %% ../nbs/02b_pictures.ipynb #48f8cc96
 def upright_hw(

@@ -17,13 +17,13 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import lr_find, fit_one_cycle  # noqa: F401 they patch Learner
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientClip
-from fastai.learner import Learner, Metric
-from fastai.metrics import AvgMetric
+from fastai.learner import AvgMetric, Learner, Metric
 from fastai.optimizer import Adam
 from fastcore.basics import noop, patch
 from torch import nn
 from .coco_map import library_map
 from .faults import UserError
+from .heap import keep_freed
 from .system import progress_bar
 
 # %% ../nbs/06_training.ipynb #3e8acc99
@@ -239,12 +239,12 @@ def make_learner(
     path=None, # folder for the files of `lr_find` and `learn.save`; None: a temporary one
 )->Learner:
     "fastai's Learner with what detection needs. `export`, `predict`: NotImplementedError"
+    keep_freed(2**30)  # lesson 05b: a step needs again what the last one freed
     cbs = [StopOnNonFinite(), GradientClip(clip), *cbs]
     if best_by: cbs.append(KeepBest(monitor=best_by, reset_on_fit=False))
     if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision(_precision(bf16)))
-    more = dict(opt_func=opt_func, splitter=splitter, wd=wd, train_bn=False)
-    more |= dict(metrics=list(metrics), cbs=cbs, path=path or tempfile.gettempdir())
-    learn = Learner(dls, model, loss_func, **more)
+    learn = Learner(dls, model, loss_func, opt_func=opt_func, splitter=splitter, wd=wd, cbs=cbs,
+                    metrics=list(metrics), train_bn=False, path=path or tempfile.gettempdir())
     learn.export = learn.predict = _no_export
     return learn
 
