@@ -28,7 +28,7 @@ from .intake import (
 from . import nms  # noqa: F401  gives models `decode` and `find`
 from .metrics import PROTOCOL, evaluate_found, truth_of
 from .saved import FORMAT, STANDARD, read_model, shipped_path
-from .system import save_whole
+from .system import keep_memory, save_whole
 
 # %% ../nbs/15_detector.ipynb #1f683a8b
 class Detector:
@@ -79,8 +79,7 @@ def _counted(method):
         return method(self, *args, **kwargs)
     return call
 
-for method in (SSDModel.train, SSDModel._apply):  # what `to` and `half` call
-    setattr(SSDModel, method.__name__, _counted(method))
+for m in (SSDModel.train, SSDModel._apply): setattr(SSDModel, m.__name__, _counted(m))
 
 # %% ../nbs/15_detector.ipynb #15000003
 @patch
@@ -91,6 +90,7 @@ def in_use(self:Detector,
     fused, made = import_module('ssd_tutorial.fused'), self.__dict__.get('_fused')
     if made is None or not made[0].still():
         self.model.eval()
+        keep_memory(2**25)  # lesson 06e
         made = self._fused = fused.Snapshot(self.model), fused.fuse(self.model)
     return made[1]
 

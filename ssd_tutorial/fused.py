@@ -20,7 +20,6 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from timm.layers.conv2d_same import Conv2dSame, conv2d_same
-from .heap import keep_freed
 from .slim import LeanReLU6, _Conv, _ConvSame
 
 # %% ../nbs/05b_slim.ipynb #05b00003
@@ -117,7 +116,6 @@ def fuse(
     net:nn.Module, # in evaluation mode; it stays as it is
 )->nn.Module: # gives the same but for rounding; knows nothing of later changes of the weights
     "A copy for inference: batch norm and ReLU inside the convolutions, weights packed for the CPU"
-    keep_freed()
     known = {}
     for m in filter(_fits, net.modules()):
         if hasattr(m, 'norm'): known.update(_pair(m, m.norm[0]))

@@ -75,12 +75,24 @@ def clear_parts(
 import ctypes, warnings
 
 # %% ../nbs/06e_steps.ipynb #fe768aba
+_KEPT = [0]  # bytes of the largest block that stays, as told so far
+
+def _chosen(env):
+    "Whether the user has told the C library what to keep"
+    tuned = 'glibc.malloc' in env.get('GLIBC_TUNABLES', '')
+    return tuned or any(f'MALLOC_{k}_' in env for k in ('MMAP_THRESHOLD','TRIM_THRESHOLD'))
+
 def keep_memory(
-)->bool: # whether this system knows how
-    "Let freed memory stay: faster on a CPU (glibc's `mallopt`; elsewhere no effect)"
+    most:int=2**30, # bytes of the largest block that stays; never less than before
+)->bool: # False: this system does not know how, or the user has chosen
+    "Let freed memory stay: faster on a CPU (glibc's mallopt(3); elsewhere no effect)"
     try: mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError): return False
-    return bool(mallopt(-4, 0) and mallopt(-1, 2**31-1))  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    if _chosen(os.environ): return False
+    if most>_KEPT[0]:  # M_MMAP_THRESHOLD; where that is refused, M_MMAP_MAX; M_TRIM_THRESHOLD
+        done = (mallopt(-3, most) or mallopt(-4, 0)) and mallopt(-1, min(2*most, 2**31-1))
+        _KEPT[0] = most if done else _KEPT[0]
+    return _KEPT[0]>=most
 
 # %% ../nbs/06e_steps.ipynb #62fa515c
 def usable_workers(

@@ -23,7 +23,6 @@ from fastcore.basics import noop, patch
 from torch import nn
 from .coco_map import library_map
 from .faults import UserError
-from .heap import keep_freed
 from .system import progress_bar
 
 # %% ../nbs/06_training.ipynb #3e8acc99
@@ -239,7 +238,6 @@ def make_learner(
     path=None, # folder for the files of `lr_find` and `learn.save`; None: a temporary one
 )->Learner:
     "fastai's Learner with what detection needs. `export`, `predict`: NotImplementedError"
-    keep_freed(2**30)  # lesson 05b: a step needs again what the last one freed
     cbs = [StopOnNonFinite(), GradientClip(clip), *cbs]
     if best_by: cbs.append(KeepBest(monitor=best_by, reset_on_fit=False))
     if str(dls.device).startswith('cuda'): cbs.append(MixedPrecision(_precision(bf16)))

@@ -3,7 +3,7 @@
 import os, subprocess, sys
 
 import pytest
-from ssd_tutorial import heap
+from ssd_tutorial import system
 
 LOOK = """
 import resource, skimage.data
@@ -15,7 +15,7 @@ before = faults()
 for _ in range(20): det.predict(image)
 print((faults()-before)/20)
 """
-linux = pytest.mark.skipif(not heap.keep_freed(), reason='another C library manages memory')
+linux = pytest.mark.skipif(not system.keep_memory(), reason='another C library manages memory')
 
 
 def faults(**env):
@@ -32,15 +32,16 @@ def test_predictions_ask_for_no_new_memory():
 
 
 def test_the_user_has_chosen(monkeypatch):
-    monkeypatch.setattr(heap, '_KEPT', [0])
+    monkeypatch.setattr(system, '_KEPT', [0])
     monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '131072')
-    assert not heap.keep_freed()
-    assert heap._KEPT == [0]
+    assert not system.keep_memory()
+    assert system._KEPT == [0]
 
 
 def test_other_systems(monkeypatch):
-    monkeypatch.setattr(sys, 'platform', 'darwin')
-    assert not heap.keep_freed()
-    monkeypatch.setattr(sys, 'platform', 'linux')
-    monkeypatch.setattr(heap.ctypes, 'CDLL', lambda name: object())  # musl has no mallopt
-    assert not heap.keep_freed()
+    def none(name):
+        raise OSError('no such library')  # Windows, macOS; musl has no mallopt
+
+    for library in (none, lambda name: object()):
+        monkeypatch.setattr(system.ctypes, 'CDLL', library)
+        assert not system.keep_memory()
