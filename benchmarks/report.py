@@ -155,8 +155,9 @@ same job on the same tensors in the same process. Both take turns, and the media
 {rows[0]["runs"]} turns are compared (of fewer, at least five, where a row would take more than a \
 minute). Before any time is taken, the script asserts that both give the same: the same loss and \
 gradients, the same detections, the same mAP (but for the rows on photographs, whose referee has \
-learnt nothing: its weights cannot be had without a network). A row under its floor ends the run \
-with exit status 1.
+learnt nothing: its weights cannot be had without a network). The sides of those rows compute in \
+threads of different libraries, which go on waiting for work for a while: so both rest for 20 ms \
+before each turn. A row under its floor ends the run with exit status 1.
 
 {loads}
 

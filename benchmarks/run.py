@@ -89,7 +89,7 @@ def rows(args):
             total=args.repeats, desc=name, leave=False, disable=not sys.stderr.isatty()
         ) as bar:
             tick = lambda turns=turns, bar=bar: turns.append(bar.update())
-            a, b = by_turns(ours, theirs, args.repeats, tick=tick)
+            a, b = by_turns(ours, theirs, args.repeats, tick=tick, rest=settings.get('rest', 0))
         row = dict(name=name, ours_s=a, referee_s=b, speedup=b / a, floor=floor)
         out.append({**row, 'limit_s': limit, 'referee': referee, 'load': load, 'runs': len(turns)})
         print(
