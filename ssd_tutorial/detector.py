@@ -333,7 +333,7 @@ def save(self:Detector,
 # %% ../nbs/15_detector.ipynb #4016f784
 @patch(cls_method=True)
 def load(cls:Detector,
-    path, # of `save`
+    path, # of `save`; or a folder with safetensors, see lesson 30d
     device='cpu', # where to put the model, see `pick_device`
 )->Detector:
     "Read a saved detector; raises DetectorError where the file does not fit"
