@@ -47,7 +47,8 @@ def _check_length(path):
     if first==b'version ':
         raise ValueError('it is a pointer of Git LFS, not the file itself; git lfs pull fetches it')
     n = int.from_bytes(first, 'little')
-    if not 0<n<=min(size-8, MOST_TEXT): raise ValueError(f'{size} bytes, its header would be {n}')
+    if not 0<n<=min(size-8, MOST_TEXT):
+        raise ValueError(f'a header of {n} bytes in a file of {size}')
 
 def read_weights(
     path, # of a .safetensors file
