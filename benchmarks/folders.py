@@ -116,6 +116,7 @@ def lay_out(folder, weights, config, rng):
 
 def read_shared(inputs, rng, folder):
     "A detector's folder, damaged or made to do harm; as it lies, or by its file of weights"
+    from ssd_tutorial.config import DetectorError
     from ssd_tutorial.detector import Detector
 
     good, text = inputs.shared()
@@ -140,7 +141,10 @@ def read_shared(inputs, rng, folder):
     lay_out(place, weights, config, rng)
     path = place / "model.safetensors" if rng.random() < 0.3 else place
     det = Detector.load(path)
-    found = det.predict(hostile.photo(inputs), score=0.0)
+    try:
+        found = det.predict(hostile.photo(inputs), score=0.0)
+    except DetectorError as e:  # of weights that overflow; which file it was is known by now
+        raise DetectorError(f"{path}: {e}") from None
     hostile.in_picture(found, hostile.PHOTO_HW, len(det.vocab) - 1)
     if "sha256" in d and how < 0.65:
         demand(weights == good, "other weights, and no word")

@@ -50,6 +50,7 @@ def _check_length(path):
     if not 0<n<=min(size-8, MOST_TEXT):
         raise ValueError(f'a header of {n} bytes in a file of {size}')
 
+# %% ../nbs/30d_hub.ipynb #30d000b1
 def read_weights(
     path, # of a .safetensors file
 )->dict: # name → tensor

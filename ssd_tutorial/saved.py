@@ -139,7 +139,7 @@ def _check_coder(d):
         raise ValueError(f'{k} is {reprlib.repr(d[k])}')
 
 _WHOLE = {getattr(torch, k) for k in ('bool','uint8','int8','int16','int32','int64')}
-_REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # a float of eight bits is no weight
+_REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # none of eight bits
 
 def _check_state(state, n_bytes):
     "Say what of the weights cannot be, or None"
@@ -154,10 +154,6 @@ def _check_state(state, n_bytes):
 
 # %% ../nbs/14d_files.ipynb #c86d837d
 FORMAT = 1  # of saved detectors; raised when an older version of this package could not read them
-
-def _refuse(path, why):
-    raise DetectorError(f'{path}: {why}. It is damaged, or not of this program: '
-                        'save or train the detector again.')
 
 def _head_of(d, path):
     "The description of a saved detector as a dict"
@@ -178,6 +174,10 @@ def _head_of(d, path):
     return head
 
 # %% ../nbs/14d_files.ipynb #fe6e6adb
+def _refuse(path, why):
+    raise DetectorError(f'{path}: {why}. It is damaged, or not of this program: '
+                        'save or train the detector again.')
+
 def _checked_head(d, path):
     "The description of a saved detector, every entry checked"
     head = _head_of(d, path)
@@ -274,3 +274,10 @@ def read_model(
             f'{path}: {" ".join(why.split())[:300].rstrip(".")}: it is not of {desc["arch"]} on '
             f'{desc["body"]} as described. Save or train the detector again.') from None
     return model, head
+
+# %% ../nbs/14d_files.ipynb #14d30d03
+def _in_numbers(found):
+    "Detections, see lesson 15, the boxes of which are numbers; DetectorError"
+    if all(f['boxes_xyxy'].isfinite().all() for f in found): return found
+    raise DetectorError('The network answers with boxes that are no numbers.', 'Its weights are '
+                        'damaged, or its training went astray: use another file, or train again.')

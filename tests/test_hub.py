@@ -196,6 +196,29 @@ def test_weights_that_cannot_be(kind, folder, tmp_path):
     assert 'more' in said if kind == 'more' else k in said
 
 
+def test_weights_that_overflow(folder, tmp_path):
+    "Each is finite; what the network makes of them is not"
+    state = load((folder / 'model.safetensors').read_bytes())
+    for k, v in state.items():
+        if v.dim() == 4:
+            state[k] = v.sign() * 3e38
+    det = Detector.load(changed(folder, tmp_path / 'bad', save(state)))
+    try:
+        found = det.predict(PHOTO, score=0.0)
+    except DetectorError as e:
+        assert 'no numbers' in str(e)
+    else:
+        assert np.isfinite(found.boxes_px).all()
+
+
+def test_boxes_that_are_no_numbers(det, monkeypatch):
+    nan = dict(boxes_xyxy=torch.full((1, 4), float('nan')), scores=torch.ones(1))
+    one = [nan | dict(labels=torch.ones(1, dtype=torch.int64))]
+    monkeypatch.setattr(type(det.model), 'find', lambda *a, **k: one)
+    with pytest.raises(DetectorError, match='boxes that are no numbers. Its weights are damaged'):
+        det.predict(PHOTO)
+
+
 def of_header(header, data=b''):
     header = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack('<Q', len(header)) + header + data
