@@ -144,6 +144,7 @@ class Answer(BaseHTTPRequestHandler):
             return self.send(409, dict(error='You already created this model repo', url=url))
         private = said.get('visibility') == 'private' or bool(said.get('private'))
         self.server.repos[name] = Repo(private)
+        self.server.repos[name].commit({'.gitattributes': b''}, 'initial commit')
         return self.send(body=dict(url=url, id=name, name=name))
 
     def preupload(self, name, said):
