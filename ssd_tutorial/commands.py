@@ -298,7 +298,7 @@ def pick_detector(
     if name := shipped_name(path): return _shipped_detector(name, device, hint)
     if str(path).startswith('hub:'):
         return importlib.import_module('ssd_tutorial.hub').Detector.from_hub(path[4:], None, device)
-    if Path(path).exists(): return Detector.load(path, device)
+    if path and Path(path).exists(): return Detector.load(path, device)
     if path in FROM_TORCHVISION: return Detector.from_torchvision(path, device=device)
     names = ', '.join([*shipped(), *FROM_TORCHVISION])
     raise DetectorError(f'--detector {shlex.quote(str(path))}: no such file, and no detector of '
