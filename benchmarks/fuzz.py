@@ -33,7 +33,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import hostile  # noqa: E402
+import folders, hostile  # noqa: E402
 from guard import Guard, limit_memory  # noqa: E402
 from mutate import (  # noqa: E402
     WORDS,
@@ -59,6 +59,8 @@ SHARES = dict(  # inputs of each kind, relative to one another
     films=60,
     files=40,
     detectors=25,
+    folders=50,
+    kept=30,
     graphs=13,
     checkpoints=2,
 )
@@ -714,6 +716,7 @@ READ = dict(
     detectors=read_detector,
     checkpoints=read_checkpoint,
     **hostile.KINDS,
+    **folders.KINDS,
 )
 
 
@@ -739,6 +742,42 @@ class Made(Inputs):
         return self.once(
             "small detector", lambda: Detector.load(put(self.folder / "d.pt", self.run()[2]))
         )
+
+    def shared(self):
+        "The detector's folder as it is shared: weights and description, bytes"
+        from ssd_tutorial.hub import save_folder
+
+        def make():
+            folder = save_folder(self.detector(), self.folder / "shared")
+            return [(folder / n).read_bytes() for n in ("model.safetensors", "config.json")]
+
+        return self.once("shared", make)
+
+    def known(self):
+        "(a small data set, what a start keeps of it as name → bytes, what is in it)"
+
+        def make():
+            root, place = self.folder / "known", self.folder / "known_kept"
+            write_set(root, "coco", self, random.Random(0))
+            for p in root.rglob("*"):
+                os.utime(p, (0, time.time() - 3600))  # older than what is too young to be trusted
+            right = self.content(self.read_known(root, place))
+            return root, {p.name: p.read_bytes() for p in place.iterdir()}, right
+
+        return self.once("known", make)
+
+    def read_known(self, source, place):
+        "What is read of a data set whose check is kept in a place"
+        from unittest import mock
+        from ssd_tutorial import checked
+        from ssd_tutorial.readers import load_dataset
+
+        kept = mock.patch.dict(os.environ, SSD_TUTORIAL_CACHE=str(place))
+        with kept, mock.patch.object(checked, "LEAST", 1):
+            return load_dataset(source)
+
+    def content(self, data):
+        return repr(content(data))
 
     def graph(self):
         "The detector as ONNX, bytes; made once for all workers"

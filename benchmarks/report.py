@@ -14,6 +14,8 @@ KINDS = dict(
     films='films in twelve formats, and playlists that name other files',
     files="settings, anchors, a run's log",
     detectors='detector files: bytes, zip structure, description, tensors',
+    folders='detector folders: safetensors, their header and numbers, description, links',
+    kept='what the check of a data set has kept, which must count as nothing where it is damaged',
     graphs='ONNX files: bytes, description, graph',
     checkpoints='`last.ckpt`, gone on from',
 )

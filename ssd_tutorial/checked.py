@@ -221,11 +221,11 @@ class CheckCache:
 # %% ../nbs/03l_second_start.ipynb #03l0a024
 def _looks_in(kept):
     "path → (stamp, (height, width), EXIF orientation or None), of a kept file's arrays"
-    if not kept: return {}
-    try: paths, rows = json.loads(kept['paths'].tobytes()), kept['rows'].tolist()
-    except (KeyError, ValueError): return {}
-    return {p: ((n, t), (h, w), None if turn<0 else turn)
-            for p,(n,t,h,w,turn) in zip(paths, rows)}
+    try:
+        paths, rows = json.loads(kept['paths'].tobytes()), kept['rows'].tolist()
+        return {p: ((n, t), (h, w), None if turn<0 else turn)
+                for p,(n,t,h,w,turn) in zip(paths, rows)}
+    except Exception: return {}  # there is none, or it is damaged, in whatever way
 
 @patch
 def look(self:CheckCache,

@@ -101,13 +101,14 @@ def predict(photos, detector, out, no_pictures, device, **how):
 @one_line_errors
 def export(detector, to, out, **eight):
     """Write a detector for other programs: as an ONNX file, which runs without PyTorch, for
-    OpenVINO, or as a program of torch.export.
+    OpenVINO, as a program of torch.export, or as a folder for the Hugging Face hub.
 
     \b
     Example:
       ssd-tutorial export --detector detector.pt --out detector.onnx
       ssd-tutorial predict --detector detector.onnx holiday.jpg
       ssd-tutorial export --detector detector.pt --int8 photos/ --data my_photos
+      ssd-tutorial export --detector detector.pt --to hub --out my_detector
     """
     run_export(detector, to, out, **eight)
 

@@ -281,7 +281,7 @@ def _shipped_detector(name, device, which):
 
 # %% ../nbs/91d_commands.ipynb #5faecf20
 def pick_detector(
-    path=None, # of `Detector.save`, or one of `shipped` or `FROM_TORCHVISION`; None: the standard
+    path=None, # file, folder, hub:OWNER/NAME, name of `shipped`, `FROM_TORCHVISION`; None: standard
     device='cpu', # where it shall calculate, see `pick_device`
     graphs:bool=False, # an ONNX file (lesson 30) will do
 ): # `Detector`, or `OnnxDetector`
@@ -290,19 +290,19 @@ def pick_detector(
         if graphs: return importlib.import_module('ssd_tutorial.onnx_detector').OnnxDetector(path)
         raise DetectorError(f'{path}: ONNX files are for predict.',
                             'Give the detector that it was exported from.')
-    from ssd_tutorial.detector import Detector
+    from ssd_tutorial.detector import FROM_TORCHVISION, Detector
     from ssd_tutorial.saved import shipped
     import ssd_tutorial.models  # noqa: F401  it enters torchvision's detectors
     import ssd_tutorial.ported  # noqa: F401  SSD300 is one of our own
-    from ssd_tutorial.detector import FROM_TORCHVISION
-    name = shipped_name(path)
     hint = '' if path else '; name your own with --detector'
-    if name: return _shipped_detector(name, device, hint)
-    if Path(path).is_file(): return Detector.load(path, device)
+    if name := shipped_name(path): return _shipped_detector(name, device, hint)
+    if str(path).startswith('hub:'):
+        return importlib.import_module('ssd_tutorial.hub').Detector.from_hub(path[4:], None, device)
+    if path and Path(path).exists(): return Detector.load(path, device)
     if path in FROM_TORCHVISION: return Detector.from_torchvision(path, device=device)
     names = ', '.join([*shipped(), *FROM_TORCHVISION])
     raise DetectorError(f'--detector {shlex.quote(str(path))}: no such file, and no detector of '
-                        f'that name; there are {names}. Train one with: '
+                        f'that name; there are {names}, and hub:OWNER/NAME. Train one with: '
                         'ssd-tutorial train --data DIR --out detector.pt')
 
 # %% ../nbs/91d_commands.ipynb #9c2e7704

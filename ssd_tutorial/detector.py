@@ -27,7 +27,7 @@ from .intake import (
     as_items, is_link, lent, match_labels, open_batches, open_sized)
 from . import nms  # noqa: F401  gives models `decode` and `find`
 from .metrics import PROTOCOL, evaluate_found, truth_of
-from .saved import FORMAT, STANDARD, read_model, shipped_path
+from .saved import FORMAT, STANDARD, _in_numbers, read_model, shipped_path
 from .system import keep_memory, save_whole
 
 # %% ../nbs/15_detector.ipynb #1f683a8b
@@ -120,7 +120,7 @@ def detect_batch(self:Detector,
         if model is not self.model and self.device.type=='cpu':  # whose caches hold a few
             some = images.split(max(2, torch.get_num_threads()))
         found = [f for part in some for f in model.find(part, score, overlap, top_k)]
-        return [{k: v.cpu() for k,v in f.items()} for f in found]
+        return _in_numbers([{k: v.cpu() for k,v in f.items()} for f in found])
 
 # %% ../nbs/15_detector.ipynb #14109400
 @patch
@@ -333,7 +333,7 @@ def save(self:Detector,
 # %% ../nbs/15_detector.ipynb #4016f784
 @patch(cls_method=True)
 def load(cls:Detector,
-    path, # of `save`
+    path, # of `save`; or a folder with safetensors, see lesson 30d
     device='cpu', # where to put the model, see `pick_device`
 )->Detector:
     "Read a saved detector; raises DetectorError where the file does not fit"

@@ -43,7 +43,18 @@ _WRITERS = {  # --to → module, what of it is needed, what of it writes, how th
     'onnx-nms': ('onnx_export','load_onnx','export_onnx','.onnx'),
     'onnx': ('onnx_export','load_onnx','export_onnx','.onnx'),
     'openvino': ('runtimes','load_openvino','export_openvino','.xml'),
-    'torch-export': ('runtimes',None,'export_program','.pt2')}
+    'torch-export': ('runtimes',None,'export_program','.pt2'),
+    'hub': ('hub',None,'save_folder','')}
+
+def _how(to, detector):
+    "Further arguments of what writes"
+    if to=='onnx': return dict(whole=False)
+    if to!='hub' or not (name := shipped_name(detector)): return {}
+    return dict(card=importlib.import_module('ssd_tutorial.pretrained').read_card(name))
+
+def _n_bytes(out):
+    files = out.iterdir() if out.is_dir() else [out]
+    return sum(p.stat().st_size for p in files if p.is_file())
 
 def _check_int8(to, int8, data):
     if data and not int8: raise click.UsageError('--data is for --int8: add --int8 PHOTOS.')
@@ -56,7 +67,7 @@ def _check_int8(to, int8, data):
 def run_export(
     detector, # as for `pick_detector`
     to:str='onnx-nms', # a key of `_WRITERS`
-    out=None, # file to write; None: the detector's name
+    out=None, # file to write, or folder; None: the detector's name
     int8=None, # photos to calibrate with, see `quantise`; None: floats
     data=(), # labelled, as for `read_data`, to measure eight bits on
     split:str='val', # of data
@@ -68,8 +79,10 @@ def run_export(
     module = importlib.import_module(f'ssd_tutorial.{module}')
     if need: getattr(module, need)()  # is it missing? Say it before the detector is read
     name = Path(shipped_name(detector) or detector).stem+'_int8'*bool(int8)
-    out, det = Path(out or name).with_suffix(suffix), pick_detector(detector)
+    out, det = Path(out or name), pick_detector(detector)
+    if suffix: out = out.with_suffix(suffix)
     if int8: _int8(det, int8, out, data, split, anyway)
-    else: getattr(module, write)(det, out, *[False]*(to=='onnx'))
-    use = f' Use it: ssd-tutorial predict --detector {shlex.quote(str(out))} holiday.jpg'
-    click.echo(f'Wrote {out} ({out.stat().st_size/1e6:.1f} MB).{use*(to=="onnx-nms")}')
+    else: getattr(module, write)(det, out, **_how(to, detector))
+    said = f'{out}/' if out.is_dir() else f'{out}'
+    use = f' Use it: ssd-tutorial predict --detector {shlex.quote(said)} holiday.jpg'
+    click.echo(f'Wrote {said} ({_n_bytes(out)/1e6:.1f} MB).{use*(to in ("onnx-nms","hub"))}')

@@ -41,9 +41,10 @@ _device = opt('--device', default='auto', metavar='NAME',
 _batch = opt('--batch-size', 'bs', default=16, type=click.IntRange(1),
              help='Images that go through the network at once.')
 _detector = opt('--detector', help=(
-    "A saved detector's file, or a name: animals, which comes with the package; or "
-    "one of torchvision's for the 80 classes of COCO, fetched once: ssd300_vgg16, "
-    "fasterrcnn_resnet50_fpn_v2 …  [default: animals]"))
+    "A saved detector's file or folder; or a name: animals, which comes with the package; "
+    "hub:OWNER/NAME, fetched from the Hugging Face hub; or one of torchvision's for the 80 "
+    "classes of COCO, fetched once: ssd300_vgg16, fasterrcnn_resnet50_fpn_v2 …  "
+    "[default: animals]"))
 
 # %% ../nbs/91c_options.ipynb #8ee04d36
 _FILE, _FOLDER = click.Path(dir_okay=False), click.Path(file_okay=False)
@@ -127,11 +128,13 @@ COMPARE_OPTIONS = (
         help='Folder for compare.png, compare.md and compare.csv.'),)
 EXPORT_OPTIONS = (
     _detector,
-    opt('--to', default='onnx-nms', type=_CHOICE(['onnx-nms','onnx','openvino','torch-export']),
+    opt('--to', default='onnx-nms',
+        type=_CHOICE(['onnx-nms','onnx','openvino','torch-export','hub']),
         help='onnx-nms: boxes come out, predict runs it without PyTorch; onnx: class logits and '
              'box deltas, for programs that decode; openvino: boxes, an .xml and a .bin; '
-             'torch-export: scores and boxes of all anchors, a .pt2.'),
-    opt('--out', type=_FILE, help="File to write.  [default: the detector's name, here]"),
+             'torch-export: scores and boxes of all anchors, a .pt2; hub: a folder with '
+             'safetensors, as the Hugging Face hub keeps them.'),
+    opt('--out', help="File or folder to write.  [default: the detector's name, here]"),
     opt('--int8', metavar='PHOTOS', help='Count in eight bits, which is faster on most processors: '
                                          'a folder or a pattern of photos to calibrate with.'),
     opt('--data', multiple=True,

@@ -7,7 +7,7 @@ __all__ = ['STANDARD', 'DESCRIPTION', 'NEEDED', 'OPTIONAL', 'FORMAT', 'shipped',
            'spec_fault', 'read_saved', 'read_model']
 
 # %% ../nbs/14d_files.ipynb #3377061a
-import importlib.resources, json, math, os, reprlib, zipfile
+import importlib, importlib.resources, json, math, os, reprlib, zipfile
 from pathlib import Path
 import torch
 from .body import BODIES, TORCHVISION, Body, find_net
@@ -138,6 +138,9 @@ def _check_coder(d):
     if find_coder(d) and (k := _wrong(d, rules)):
         raise ValueError(f'{k} is {reprlib.repr(d[k])}')
 
+_WHOLE = {getattr(torch, k) for k in ('bool','uint8','int8','int16','int32','int64')}
+_REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # none of eight bits
+
 def _check_state(state, n_bytes):
     "Say what of the weights cannot be, or None"
     if not isinstance(state, dict): return 'its weights are no dict'
@@ -145,7 +148,9 @@ def _check_state(state, n_bytes):
         plain = isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout==torch.strided
         if not plain or v.numel()*v.element_size()>n_bytes:
             return f'its weight {reprlib.repr(k)} is no tensor of this file'
-        if v.is_floating_point() and not v.isfinite().all(): return f'its weight {k} is not finite'
+        if v.dtype not in _WHOLE|_REAL: return f'its weight {k} is of type {v.dtype}'
+        if v.dtype in _REAL and not v.float().isfinite().all():
+            return f'its weight {k} is not finite'
 
 # %% ../nbs/14d_files.ipynb #c86d837d
 FORMAT = 1  # of saved detectors; raised when an older version of this package could not read them
@@ -169,19 +174,35 @@ def _head_of(d, path):
     return head
 
 # %% ../nbs/14d_files.ipynb #fe6e6adb
-def read_saved(
-    path, # of `Detector.save`
-)->tuple: # description of everything (dict), weights (dict of tensors)
-    "A saved detector's two halves, checked; raises DetectorError with what to do"
+def _refuse(path, why):
+    raise DetectorError(f'{path}: {why}. It is damaged, or not of this program: '
+                        'save or train the detector again.')
+
+def _checked_head(d, path):
+    "The description of a saved detector, every entry checked"
+    head = _head_of(d, path)
+    try: why = _check_head(head) or _check_coder(head['coder'])
+    except (ValueError, TypeError) as e: why = f'its coder cannot be: {e}'
+    if why: _refuse(path, why)
+    return head
+
+def _halves(path):
+    "Description (JSON text) and weights as they lie on disk, and the bytes of the weights' file"
+    if Path(path).is_dir() or Path(path).suffix=='.safetensors':  # lesson 30d
+        return importlib.import_module('ssd_tutorial.hub').read_folder(path)
     if not Path(path).is_file():
         raise DetectorError(f'{path}: no such file. '
                             f'Train one with: ssd-tutorial train --data DIR --out {path}')
-    d = read_archive(path)
-    head, size = _head_of(d, path), os.path.getsize(path)
-    try: why = _check_head(head) or _check_coder(head['coder']) or _check_state(d['state'], size)
-    except (ValueError, TypeError) as e: why = f'its coder cannot be: {e}'
-    if why: raise DetectorError(f'{path}: {why}. It is damaged, or not of this program: '
-                                'save or train the detector again.')
+    return read_archive(path), os.path.getsize(path)
+
+# %% ../nbs/14d_files.ipynb #14d30d01
+def read_saved(
+    path, # of `Detector.save`; or a folder, see lesson 30d
+)->tuple: # description of everything (dict), weights (dict of tensors)
+    "A saved detector's two halves, checked; raises DetectorError with what to do"
+    d, size = _halves(path)
+    head = _checked_head(d, path)
+    if why := _check_state(d['state'], size): _refuse(path, why)
     return head, d['state']
 
 # %% ../nbs/14d_files.ipynb #4309752c
@@ -253,3 +274,10 @@ def read_model(
             f'{path}: {" ".join(why.split())[:300].rstrip(".")}: it is not of {desc["arch"]} on '
             f'{desc["body"]} as described. Save or train the detector again.') from None
     return model, head
+
+# %% ../nbs/14d_files.ipynb #14d30d03
+def _in_numbers(found):
+    "Detections, see lesson 15, the boxes of which are numbers; DetectorError"
+    if all(f['boxes_xyxy'].isfinite().all() for f in found): return found
+    raise DetectorError('The network answers with boxes that are no numbers.', 'Its weights are '
+                        'damaged, or its training went astray: use another file, or train again.')

@@ -39,6 +39,7 @@ SLOW = {
     'detective',
     'device',
     'fuzz',
+    'hub',
     'mutants',
     'onnx',
     'pretrained',

@@ -303,6 +303,21 @@ def test_a_damaged_file_counts_as_none(kind, how, toy, tmp_path, kept):
         assert looked(lambda: outcome(root)) == (right, [])  # it was written anew
 
 
+@pytest.mark.parametrize('rows', [[], [1], [[1, 2]], [[1, 2, 3, 4]], [[1.5] * 5], [[[1] * 5]]])
+@pytest.mark.parametrize('paths', [[], ['x'], [{}], {}, 7, None])
+def test_known_images_of_another_shape_count_as_none(rows, paths, toy, tmp_path, kept):
+    root = save_coco(toy, tmp_path / 'coco')
+    age(root)
+    right = outcome(root)
+    next(kept.glob('data-*')).unlink()
+    path = next(kept.glob('looks-*'))
+    with np.load(path) as z:
+        key = z['key']
+    text = np.frombuffer(json.dumps(paths).encode(), np.uint8)
+    np.savez(path, key=key, rows=np.array(rows), paths=text)
+    assert outcome(root) == right
+
+
 def test_no_place_to_write_costs_nothing_but_time(toy, tmp_path, kept, monkeypatch):
     root = save_coco(toy, tmp_path / 'coco')
     age(root)

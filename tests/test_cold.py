@@ -16,6 +16,7 @@ HEAVY = {
     'torch', 'torchvision', 'timm', 'fastai', 'matplotlib', 'imgaug', 'cv2', 'pandas', 'scipy',
     'sklearn', 'skimage', 'IPython', 'ipywidgets', 'onnxruntime', 'onnx', 'plotly', 'numba',
     'faster_coco_eval', 'pycocotools', 'torchmetrics', 'av', 'requests',
+    'huggingface_hub', 'safetensors',
 }  # fmt: skip
 REPORT = (
     'import sys\n'
@@ -66,8 +67,10 @@ COMMANDS = {
     '--help': set(),
     'train --help': set(),
     'doctor voc --out doctor.html': {'torch', 'scipy'},  # scipy comes with imagehash
-    'predict cat.jpg --out found': {'torch', 'torchvision', 'timm', 'requests'},
-}
+    'predict cat.jpg --out found': {  # the last three come with timm
+        'torch', 'torchvision', 'timm', 'requests', 'huggingface_hub', 'safetensors',
+    },
+}  # fmt: skip
 
 
 @pytest.mark.slow
