@@ -1,6 +1,6 @@
 "A detector as an ONNX graph: what it calculates, what it refuses, and that it needs no PyTorch"
 
-import json, subprocess, sys
+import json, subprocess, sys, threading
 import numpy as np
 import pytest
 import torch
@@ -317,3 +317,29 @@ def test_a_file_is_measured_like_its_detector(small):
     ours = small[0].evaluate(data.valid, data.vocab, progress=False)
     theirs = light.evaluate(data.valid, data.vocab, progress=False)
     assert theirs.map50 == pytest.approx(ours.map50, abs=1e-4)
+
+
+def test_a_folder_is_opened_ahead(small, tmp_path, monkeypatch):
+    "In threads; order, names and what cannot be read are as without"
+    for i, r in enumerate(generated_data('multiscale', 9, 1, size=96).train):
+        r.load().save(tmp_path / f'{i}.png')
+    (tmp_path / '3.png').write_text('no picture')
+    light, where, real = OnnxDetector(small[1]), set(), OnnxDetector.input_of
+
+    def noted(self, *args):
+        where.add(threading.current_thread())
+        return real(self, *args)
+
+    monkeypatch.setattr(OnnxDetector, 'input_of', noted)
+    both = []
+    for ahead in ({}, dict(ahead=0)):
+        bad = []
+        paths = sorted(tmp_path.glob('*.png'))
+        found = light.predict_stream(paths, 0.2, bs=3, unreadable=bad, **ahead)
+        said = [(d.image_id, d.file_name, d.boxes_px.tolist()) for d in found]
+        both.append((said, bad, threading.main_thread() in where))
+        where.clear()
+    assert both[0][:2] == both[1][:2]
+    assert [name for _, name, _ in both[0][0]] == [f'{i}.png' for i in range(9) if i != 3]
+    assert len(both[0][1]) == 1
+    assert (both[0][2], both[1][2]) == (False, True)
