@@ -7,10 +7,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from ssd_tutorial.cli import main
-from ssd_tutorial.config import DetectorError, TrainConfig
+from ssd_tutorial.config import DetectorError
 from ssd_tutorial.detector import Detector
 from ssd_tutorial.records import generated_data
-from ssd_tutorial.trainer import new_detector
+from small import untrained
 
 onnx = pytest.importorskip('onnx')
 runtime = pytest.importorskip('onnxruntime')
@@ -18,21 +18,6 @@ pytest.importorskip('onnxscript')
 
 from ssd_tutorial.onnx_detector import OnnxDetector, square_input  # noqa: E402
 from ssd_tutorial.onnx_export import export_onnx, graph_of, with_nms, with_notes  # noqa: E402
-
-
-def detector(arch, size, **more):
-    "Untrained, but its batch norms have seen something and its classes disagree"
-    data = generated_data('multiscale', 4, 2, size=64)
-    torch.manual_seed(0)
-    det = new_detector(data, TrainConfig(arch, size=size, weights='none', **more))
-    with torch.no_grad():
-        for _ in range(10):
-            det.model.train()(torch.rand(2, 3, size, size))
-        for name, p in det.model.named_parameters():
-            if '.cls.' in name and name.endswith('weight'):
-                p.normal_(std=0.5 / p[0].numel() ** 0.5)
-    det.model.eval()
-    return det
 
 
 SOME = [
@@ -43,7 +28,7 @@ SOME = [
 
 @pytest.mark.parametrize('arch,size,more', SOME, ids=[a for a, *_ in SOME])
 def test_detections_agree(arch, size, more, tmp_path):
-    det = detector(arch, size, **more)
+    det = untrained(arch, size, **more)
     light = OnnxDetector(export_onnx(det, tmp_path / 'd.onnx'))
     photos = [r.load() for r in generated_data('multiscale', 4, 2, size=150).train]
     photos += [photos[0].crop((0, 0, 150, 60)), Image.new('RGB', (40, 90), 'red')]
@@ -62,8 +47,9 @@ def test_detections_agree(arch, size, more, tmp_path):
 
 RAW = dict(
     animals=Detector.pretrained,
-    ssd300=lambda: detector('ssd300', 300),
-    timm=lambda: detector('ssd', 128, body='mobilenetv3_small_050', width=16),
+    ssd300=lambda: untrained('ssd300', 300),
+    timm=lambda: untrained('ssd', 128, body='mobilenetv3_small_050', width=16),
+    fcos=lambda: untrained('fcos', 128, width=16),
 )
 
 
@@ -83,7 +69,7 @@ def test_raw_graphs(make):
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
-    det = detector('grid', 96, width=16)
+    det = untrained('grid', 96, width=16)
     return det, export_onnx(det, tmp_path_factory.mktemp('onnx') / 'small.onnx')
 
 
