@@ -392,6 +392,7 @@ def run_prediction(
     "Detect, write, and end with status 2 where photos could not be read; raises DataError"
     from ssd_tutorial.links import Links
     from ssd_tutorial.intake import open_sized
+    from ssd_tutorial.predictor import AHEAD
     from ssd_tutorial.saves import Saves
     bad = []
     items, videos = split_videos(find_photos(photos, out, bad))
@@ -400,6 +401,7 @@ def run_prediction(
     det = pick_detector(detector, device, True)
     saves, number, links = Saves(save, out, det.vocab), own_numbers(items), Links(items)
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
+                               ahead=AHEAD*(not links.uses),  # links come in the background
                                progress=len(items)>16, unreadable=bad, **how)
     bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
     bad += _with_videos(videos, det, out, no_pictures, how)
