@@ -391,6 +391,8 @@ CASES = [
      'as in the first of these rows, in PyTorch', 'as above, exported'),
     ('`predict`, a folder', folder_case, {}, 0.7, None,
      'the network alone, its inputs in memory', '32 JPEGs of 451 × 300, batches of 16'),
+    ('`predict` with ONNX, a folder', folder_case, dict(onnx=True), 0.75, None,
+     'the graph alone, its inputs in memory', 'as above, exported'),
 ]
 # fmt: on
 TINY = dict(

@@ -4,6 +4,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import skimage.data
 import torch
 from PIL import Image
@@ -48,23 +49,24 @@ def ssdlite(sure=0.0):
     return look
 
 
+def exported():
+    "The shipped detector as an ONNX file, run with as many threads as PyTorch has"
+    file = Path(_home().name) / 'animals.onnx'
+    if not file.exists():
+        export_onnx(Detector.pretrained(), file)
+    return OnnxDetector(file, threads=torch.get_num_threads())
+
+
 def photo_case(onnx=False, sure=0.0, **_):
     "Both decode, resize, look and suppress; what they find is not compared: one has learnt nothing"
-    det, look, path = Detector.pretrained(), ssdlite(sure), photo()
-    if onnx:
-        file = Path(_home().name) / 'animals.onnx'
-        if not file.exists():
-            export_onnx(det, file)
-        det = OnnxDetector(file, threads=torch.get_num_threads())
+    det, look, path = exported() if onnx else Detector.pretrained(), ssdlite(sure), photo()
     assert det.predict(path).names == ['cat']
     assert (len(look(path)['boxes']) > 0) == (sure < 12)
     return lambda: det.predict(path), lambda: look(path)
 
 
-def folder_case(n=32, bs=16, **_):
-    "All of `predict` on n files, against the network alone on inputs that lie in memory"
-    det = Detector.pretrained()
-    paths = [photo(f'{i}.jpg') for i in range(n)]
+def bare_network(det, paths, bs):
+    "What the network alone does on inputs that lie in memory"
     inputs = torch.stack([det.input_of(Image.open(p)) for p in paths])
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     # cut as `detect_batch` cuts a batch
@@ -75,5 +77,21 @@ def folder_case(n=32, bs=16, **_):
     def bare():
         return [net(p) for p in parts]
 
+    return bare
+
+
+def bare_session(det, paths, bs):
+    "What ONNX Runtime alone does, NMS among it: that is part of the graph"
+    inputs = np.stack([det.input_of(Image.open(p)) for p in paths])
+    how = dict(score=np.float32([det.score]), overlap=np.float32([0.5]))
+    given = [dict(images=inputs[i : i + bs], **how) for i in range(0, len(paths), bs)]
+    return lambda: [det.session.run(None, g) for g in given]
+
+
+def folder_case(n=32, bs=16, onnx=False, **_):
+    "All of `predict` on n files, against the network alone on inputs that lie in memory"
+    det = exported() if onnx else Detector.pretrained()
+    paths = [photo(f'{i}.jpg') for i in range(n)]
+    bare = (bare_session if onnx else bare_network)(det, paths, bs)
     assert [d.names for d in det.predict(paths, bs=bs, progress=False)] == [['cat']] * n
     return lambda: det.predict(paths, bs=bs, progress=False), bare

@@ -22,7 +22,7 @@ from .reports import (
     choice_text, contact_sheet, measure, report_text, run_paths, training_curve, write_json,
     write_plots, write_rows, write_run, write_sweep)
 from .results import (
-    own_numbers, spare_photos, write_predictions, write_results)
+    own_numbers, picture_paths, spare_photos, write_predictions, write_results)
 from .sources import find_photos, split_videos
 from .surroundings import fail
 
@@ -359,10 +359,9 @@ def _with_videos(videos, det, out, no_pictures, how):
     "Films among the photos: one of what was found, and its boxes; (film, what is wrong) of some"
     bad, how = [], {k: v for k,v in how.items() if k in ('score','overlap','top_k')}
     if videos: annotate = importlib.import_module('ssd_tutorial.video').annotate_video
-    for i,v in enumerate(videos):
-        name = Path(v).stem+(f'_{i}' if Path(v).stem in [Path(w).stem for w in videos[:i]] else '')
-        film = None if no_pictures else Path(out)/f'{name}_found.mp4'
-        try: report = annotate(det, v, film, Path(out)/f'{name}.jsonl', **how)
+    for v,path in zip(videos, picture_paths(out, videos)):  # no two of one name
+        film = None if no_pictures else path.with_name(f'{path.stem}_found.mp4')
+        try: report = annotate(det, v, film, path.with_suffix('.jsonl'), **how)
         except UserError as e:
             bad.append((v, str(e)))
             continue
@@ -393,6 +392,7 @@ def run_prediction(
     "Detect, write, and end with status 2 where photos could not be read; raises DataError"
     from ssd_tutorial.links import Links
     from ssd_tutorial.intake import open_sized
+    from ssd_tutorial.predictor import AHEAD
     from ssd_tutorial.saves import Saves
     bad = []
     items, videos = split_videos(find_photos(photos, out, bad))
@@ -401,6 +401,7 @@ def run_prediction(
     det = pick_detector(detector, device, True)
     saves, number, links = Saves(save, out, det.vocab), own_numbers(items), Links(items)
     found = det.predict_stream(items, open=lambda x, least: open_sized(links.path(x), least),
+                               ahead=AHEAD*(not links.uses),  # links come in the background
                                progress=len(items)>16, unreadable=bad, **how)
     bad += write_predictions(items, found, out, not no_pictures, saves, links, number)
     bad += _with_videos(videos, det, out, no_pictures, how)

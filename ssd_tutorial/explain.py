@@ -124,8 +124,7 @@ def explain(
     file, # encoded picture in a file object
 )->dict: # what JSON can hold: size_wh; a row for each candidate; anchors; seconds of the model
     "What a page needs to show and filter one picture; raises DataError where it is none"
-    reduced = det.fit!='own' and det.description.get('antialias', True)
-    image = open_image(file, 2*det.size if reduced else None)
+    image = open_image(file, det._at_least())
     file.seek(0)
     with open_header(file) as head: size_hw = upright_hw(head)[0]
     start = time.perf_counter()

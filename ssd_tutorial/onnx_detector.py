@@ -18,8 +18,8 @@ from .config import DetectorError
 from .detections import Detections
 from .faults import InstallError
 from .inputs import resize_square
-from .intake import as_items, is_link, open_batches, open_sized
 from .letterbox import content_box
+from .predictor import Predictor
 
 # %% ../nbs/30_onnx.ipynb #30a0001e
 def _between(n, size):
@@ -170,22 +170,23 @@ def _misfit(session, head):
         return f'its graph takes images of {inputs["images"][1:]}, not of {head["size"]} px'
     if [o.name for o in session.get_outputs()]!=_OUTPUTS: return 'its outputs are others'
 
-class OnnxDetector:
+# %% ../nbs/30_onnx.ipynb #30a00080
+class OnnxDetector(Predictor):
     "A detector that `export_onnx` wrote; predicts as `Detector` does, without PyTorch"
     def __init__(self,
         path, # of the file, .onnx
         threads:int=None, # that calculate; None: as many as there are cores
     ):
-        self.session, head = _session(path, threads)
-        self.path, self.vocab, self.size = Path(path), tuple(head['vocab']), head['size']
-        self.description, self.score = head['description'], head['score']
-        self.category_ids = tuple(head['category_ids']) if head.get('category_ids') else None
-        self.fit = self.description.get('fit') or 'stretch'
-        self.antialias = self.description.get('antialias', True)
+        self.path, (self.session, head) = Path(path), _session(path, threads)
+        keys = 'vocab', 'description', 'size', 'category_ids', 'score'
+        super().__init__(*(head.get(k) for k in keys))
 
-    def __repr__(self):
-        return (f'OnnxDetector({self.path.name}, {self.size} px, {len(self.vocab)-1} classes: '
-                f'{", ".join(self.vocab[1:])})')
+    def _engine(self): return self.path.name
+    def _pixels_of(self, image, size_hw): return self.input_of(image, size_hw)
+    def _stack(self, inputs): return np.stack(inputs)
+    def _closely(self, *_, **__):
+        raise DetectorError('tiles and tta need the detector that was exported; '
+                            f'{self.path.name} looks at whole images.')
 
 # %% ../nbs/30_onnx.ipynb #30a00079
 def _odd(rows, n_images, n_classes):
@@ -259,63 +260,3 @@ def to_detections(self:OnnxDetector,
     boxes_px = np.asarray(found['boxes_xyxy'])*np.float32([*size_hw[::-1]]*2)
     return Detections(boxes_px, found['labels'], found['scores'], self.vocab, tuple(size_hw),
                       image_id, file_name, self.category_ids)
-
-# %% ../nbs/30_onnx.ipynb #30a00026
-@patch
-def detect_many(self:OnnxDetector,
-    items, # what `open` takes
-    open=open_sized, # (item, pixels both sides must keep) → Pillow image, (height, width)
-    unreadable:list=None, # gets (item, reason) of each that cannot be read; None: the first raises
-    bs:int=16, # images in a batch
-    desc:str='', # of the bar
-    progress:bool=False, # a bar
-    tiles=None, # refused: it needs the detector itself (lesson 28b)
-    tta:bool=False, # likewise
-    **settings, # of `detect_batch`: score, overlap, top_k
-): # yields (place in items, (height, width) of the image, what `detect_batch` found)
-    "Detections of many images, a batch at a time; raises DataError, DetectorError"
-    if tiles or tta: raise DetectorError('tiles and tta need the detector that was exported; '
-                                         f'{self.path.name} looks at whole images.')
-    at_least = 2*self.size if self.antialias else None
-    for batch in open_batches(items, open, at_least, unreadable, bs, desc, progress):
-        inputs = np.stack([self.input_of(img, hw) for _,img,hw in batch])
-        for (i,_,hw),f in zip(batch, self.detect_batch(inputs, **settings)):
-            yield i, hw, self.from_input(f, hw)
-
-# %% ../nbs/30_onnx.ipynb #30a00027
-def _name(x): return x if is_link(x) else Path(x).name if isinstance(x, (str,Path)) else ''
-
-@patch
-def predict_stream(self:OnnxDetector,
-    items, # images as for `predict`: anything that yields them
-    score:float=None, # lowest score to report; None: the detector's own
-    open=open_sized, # how an item is opened, see `open_batches`
-    progress:bool=False, # a bar
-    **how, # of `detect_many`: unreadable, bs, overlap, top_k
-): # yields `Detections`; `image_id` is the place among the items
-    "Boxes of many images, a batch of which is in memory; raises DataError as `predict` does"
-    names, score = [], self.score if score is None else score
-    def opened(x, at_least):
-        seen = open(x, at_least)
-        names.append(_name(x))
-        return seen
-    many = self.detect_many(items, opened, desc='predict', progress=progress, score=score, **how)
-    for i,hw,f in many: yield self.to_detections(f, hw, i, names.pop(0))
-
-# %% ../nbs/30_onnx.ipynb #30a00060
-@patch
-def predict(self:OnnxDetector,
-    x, # path, link, Pillow image, (H,W,3) uint8 array; or many, see `as_items`
-    score:float=None, # lowest score to report; None: the detector's own
-    overlap:float=.5, # IoU above which the weaker of two boxes of a class goes; None: keep all
-    top_k:int=100, # most detections per image
-    bs:int=16, # images in a batch
-    progress:bool=True, # a bar over many images
-    unreadable:list=None, # gets (path, reason) of each image left out; None: the first raises
-): # `Detections`; a list of them for a folder, a pattern, a list, a generator
-    "Boxes in pixels of the original, upright image; raises DataError where one cannot be read"
-    items, many = as_items(x)
-    progress = progress and len(items)>bs if hasattr(items, '__len__') else progress
-    found = list(self.predict_stream(items, score, progress=progress, bs=bs, overlap=overlap,
-                                     top_k=top_k, unreadable=unreadable if many else None))
-    return found if many else found[0]

@@ -9,12 +9,9 @@ __all__ = ['AFTER', 'load_onnx', 'graph_of', 'with_nms', 'with_notes', 'export_o
 import contextlib, copy, io, json, logging, warnings
 from pathlib import Path
 import torch
-from fastcore.basics import patch
 from torch import nn
 from .config import DetectorError, find_arch
-from .detector import Detector
 from .faults import InstallError
-from .onnx_detector import OnnxDetector
 from .system import save_whole
 
 # %% ../nbs/30_onnx.ipynb #30a0000c
@@ -128,21 +125,3 @@ def export_onnx(
     "Write a detector as an ONNX file with its description; InstallError, DetectorError, WriteError"
     graph = graph_of(det, whole)
     return save_whole(with_notes(with_nms(graph) if whole else graph, det, whole), path)
-
-# %% ../nbs/30_onnx.ipynb #30a00051
-@patch
-def find_in_records(self:OnnxDetector,
-    records, # list of `Record`
-    score:float=.01, # lowest score: mAP needs the low ones too
-    overlap:float=.5, # IoU above which the weaker of two boxes of a class goes
-    top_k:int=100, # most detections per image
-    bs:int=16, # images in a batch
-    progress:bool=True, # a bar over the batches
-)->list: # one dict per image, tensors: boxes_xyxy (D,4) fractions of the image, scores, labels (D,)
-    "Detections for evaluation, as lesson 14 takes them; raises DataError"
-    load = lambda r, at_least: (r.load(at_least), r.size_hw)
-    many = self.detect_many(records, load, None, bs, 'evaluate', progress,
-                            score=score, overlap=overlap, top_k=top_k)
-    return [{k: torch.from_numpy(v) for k,v in f.items()} for *_,f in many]
-
-OnnxDetector.relabel, OnnxDetector.evaluate = Detector.relabel, Detector.evaluate

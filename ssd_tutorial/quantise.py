@@ -17,8 +17,7 @@ from .system import save_whole
 
 # %% ../nbs/30b_int8.ipynb #30b00040
 def _inputs(light, items):
-    at_least = 2*light.size if light.antialias else None
-    for (_,img,hw), in open_batches(items, at_least=at_least, bs=1):
+    for (_,img,hw), in open_batches(items, at_least=light._at_least(), bs=1):
         yield dict(images=light.input_of(img, hw)[None], score=np.float32([1]),
                    overlap=np.float32([.5]))
 

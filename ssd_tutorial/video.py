@@ -94,8 +94,7 @@ def input_of_frame(self:Detector,
     frame, # `Frame`
 )->torch.Tensor: # (3,size,size) float32, 0–1; with fit 'own' (3,H,W)
     "A frame as this detector learnt to see it, scaled from the decoder's planes"
-    if self.fit=='own' or not self.description.get('antialias', True):
-        return self.input_of(frame.image)
+    if not self._at_least(): return self.input_of(frame.image)
     if self.fit!='pad': return to_input(np.array(frame.scaled((self.size,self.size))), self.size)
     x1, y1, x2, y2 = content_box(frame.size_hw, self.size)
     square = Image.new('RGB', (self.size,self.size), (GREY,)*3)

@@ -30,6 +30,14 @@ def real_data():
     )
 
 
+@pytest.fixture(scope='session')
+def data():
+    "Generated images for a training of seconds; where a file has a `data` of its own, that counts"
+    from ssd_tutorial.records import generated_data
+
+    return generated_data('multiscale', 20, 8, size=64, n_empty=0.2)
+
+
 # files whose tests train detectors or start processes; `make quick` leaves them out, and single
 # tests that are marked where they stand
 SLOW = {

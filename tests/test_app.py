@@ -11,19 +11,17 @@ import torch
 from click.testing import CliRunner
 from PIL import Image, ImageOps
 from ssd_tutorial.cli import main
-from ssd_tutorial.config import TrainConfig
 from ssd_tutorial.detector import Detector
 from ssd_tutorial.explain import candidates_of, explain
 from ssd_tutorial.guard import is_own_host, refusal
 from ssd_tutorial.nms import suppress
-from ssd_tutorial.records import generated_data
-from ssd_tutorial.trainer import new_detector
 
 pytest.importorskip('starlette')
 pytest.importorskip('uvicorn')
 skimage_data = pytest.importorskip('skimage.data')
 
 from browser import Browser, find_chromium  # noqa: E402
+from small import untrained  # noqa: E402
 from ssd_tutorial.app import running_app  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,23 +86,6 @@ def ask(address, body=None, method=None, **headers):
 def error(answer):
     "What a refusal says; it is JSON"
     return json.loads(answer[1])['error']
-
-
-def untrained(arch, size, **more):
-    "Boxes all over the picture, in every class"
-    data = generated_data('multiscale', 4, 2, size=64)
-    torch.manual_seed(0)
-    det = new_detector(data, TrainConfig(arch, size=size, weights='none', **more))
-    with torch.no_grad():
-        for _ in range(5):
-            det.model.train()(torch.rand(2, 3, size, size))
-        for name, p in det.model.named_parameters():
-            if '.cls.' in name and name.endswith('weight'):
-                p.normal_(std=2 / p[0].numel() ** 0.5)
-            if '.cls.' in name and name.endswith('bias'):
-                p.fill_(-2.0)
-    det.model.eval()
-    return det
 
 
 # ---------------------------------------------------------------- what the page is told
@@ -617,10 +598,13 @@ def kept_in_browser(b, told, grid=GRID, top_k=100):
     return b.js(f'(() => {{ const c = columns({json.dumps(told)}); return {each} }})()')
 
 
+WIDE = dict(spread=2, bias=-2.0)  # boxes all over the picture, in every class
 DETECTORS = {
     'animals': lambda: Detector.pretrained(),
-    'fcos': lambda: untrained('fcos', 128, width=16),
-    'padded': lambda: untrained('ssd', 128, body='mobilenetv3_small_050', width=16, fit='pad'),
+    'fcos': lambda: untrained('fcos', 128, **WIDE, width=16),
+    'padded': lambda: untrained(
+        'ssd', 128, **WIDE, body='mobilenetv3_small_050', width=16, fit='pad'
+    ),
 }
 
 
@@ -703,7 +687,7 @@ def test_why_a_box_is_there(b, det, cats_file):
 
 def test_a_thousand_candidates_and_no_more(b):
     "Where not all candidates are sent, the page says so"
-    told = explain(untrained('fcos', 128, width=16), io.BytesIO(encoded(two_cats())))
+    told = explain(untrained('fcos', 128, **WIDE, width=16), io.BytesIO(encoded(two_cats())))
     assert len(told['scores']) == 1000
     b.js(f'state.found = {json.dumps(told)}, state.columns = columns(state.found)')
     slide(b, 'score', 0)  # it stops at the floor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from fastai.callback.core import Callback
+from small import Plug
 from PIL import Image
 from ssd_tutorial.augment import InstallError
 from ssd_tutorial.cli import main
@@ -20,29 +20,12 @@ from ssd_tutorial.movie import (
     movie_run,
     save_movie,
 )
-from ssd_tutorial.records import generated_data
 from ssd_tutorial.runs import read_last, train_detector
 from ssd_tutorial.system import WriteError
 from ssd_tutorial.trainer import new_detector
 
 SMALL = dict(arch='multiscale', size=64, width=32, variants=1, strength=0.3, bs=8)
 CFG = dict(SMALL, frozen_epochs=2, epochs=1)
-
-
-@pytest.fixture(scope='module')
-def data():
-    return generated_data('multiscale', 20, 8, size=64, n_empty=0.2)
-
-
-class Plug(Callback):
-    "Pulled before a batch of an epoch, both counted over the whole run"
-
-    def __init__(self, epoch, batch):
-        self.at = (epoch, batch)
-
-    def before_batch(self):
-        if self.training and (len(self.learn.epoch_table.rows), self.learn.iter) == self.at:
-            raise KeyboardInterrupt
 
 
 def frames_of(path):

@@ -1,16 +1,16 @@
 "A detector as an ONNX graph: what it calculates, what it refuses, and that it needs no PyTorch"
 
-import json, subprocess, sys
+import json, subprocess, sys, threading
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
 from ssd_tutorial.cli import main
-from ssd_tutorial.config import DetectorError, TrainConfig
+from ssd_tutorial.config import DetectorError
 from ssd_tutorial.detector import Detector
 from ssd_tutorial.records import generated_data
-from ssd_tutorial.trainer import new_detector
+from small import untrained
 
 onnx = pytest.importorskip('onnx')
 runtime = pytest.importorskip('onnxruntime')
@@ -18,21 +18,6 @@ pytest.importorskip('onnxscript')
 
 from ssd_tutorial.onnx_detector import OnnxDetector, square_input  # noqa: E402
 from ssd_tutorial.onnx_export import export_onnx, graph_of, with_nms, with_notes  # noqa: E402
-
-
-def detector(arch, size, **more):
-    "Untrained, but its batch norms have seen something and its classes disagree"
-    data = generated_data('multiscale', 4, 2, size=64)
-    torch.manual_seed(0)
-    det = new_detector(data, TrainConfig(arch, size=size, weights='none', **more))
-    with torch.no_grad():
-        for _ in range(10):
-            det.model.train()(torch.rand(2, 3, size, size))
-        for name, p in det.model.named_parameters():
-            if '.cls.' in name and name.endswith('weight'):
-                p.normal_(std=0.5 / p[0].numel() ** 0.5)
-    det.model.eval()
-    return det
 
 
 SOME = [
@@ -43,7 +28,7 @@ SOME = [
 
 @pytest.mark.parametrize('arch,size,more', SOME, ids=[a for a, *_ in SOME])
 def test_detections_agree(arch, size, more, tmp_path):
-    det = detector(arch, size, **more)
+    det = untrained(arch, size, **more)
     light = OnnxDetector(export_onnx(det, tmp_path / 'd.onnx'))
     photos = [r.load() for r in generated_data('multiscale', 4, 2, size=150).train]
     photos += [photos[0].crop((0, 0, 150, 60)), Image.new('RGB', (40, 90), 'red')]
@@ -62,8 +47,9 @@ def test_detections_agree(arch, size, more, tmp_path):
 
 RAW = dict(
     animals=Detector.pretrained,
-    ssd300=lambda: detector('ssd300', 300),
-    timm=lambda: detector('ssd', 128, body='mobilenetv3_small_050', width=16),
+    ssd300=lambda: untrained('ssd300', 300),
+    timm=lambda: untrained('ssd', 128, body='mobilenetv3_small_050', width=16),
+    fcos=lambda: untrained('fcos', 128, width=16),
 )
 
 
@@ -83,7 +69,7 @@ def test_raw_graphs(make):
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
-    det = detector('grid', 96, width=16)
+    det = untrained('grid', 96, width=16)
     return det, export_onnx(det, tmp_path_factory.mktemp('onnx') / 'small.onnx')
 
 
@@ -317,3 +303,29 @@ def test_a_file_is_measured_like_its_detector(small):
     ours = small[0].evaluate(data.valid, data.vocab, progress=False)
     theirs = light.evaluate(data.valid, data.vocab, progress=False)
     assert theirs.map50 == pytest.approx(ours.map50, abs=1e-4)
+
+
+def test_a_folder_is_opened_ahead(small, tmp_path, monkeypatch):
+    "In threads; order, names and what cannot be read are as without"
+    for i, r in enumerate(generated_data('multiscale', 9, 1, size=96).train):
+        r.load().save(tmp_path / f'{i}.png')
+    (tmp_path / '3.png').write_text('no picture')
+    light, where, real = OnnxDetector(small[1]), set(), OnnxDetector.input_of
+
+    def noted(self, *args):
+        where.add(threading.current_thread())
+        return real(self, *args)
+
+    monkeypatch.setattr(OnnxDetector, 'input_of', noted)
+    both = []
+    for ahead in ({}, dict(ahead=0)):
+        bad = []
+        paths = sorted(tmp_path.glob('*.png'))
+        found = light.predict_stream(paths, 0.2, bs=3, unreadable=bad, **ahead)
+        said = [(d.image_id, d.file_name, d.boxes_px.tolist()) for d in found]
+        both.append((said, bad, threading.main_thread() in where))
+        where.clear()
+    assert both[0][:2] == both[1][:2]
+    assert [name for _, name, _ in both[0][0]] == [f'{i}.png' for i in range(9) if i != 3]
+    assert len(both[0][1]) == 1
+    assert (both[0][2], both[1][2]) == (False, True)

@@ -17,7 +17,7 @@ pytest.importorskip('onnxscript')
 import ssd_tutorial.quantise as lesson  # noqa: E402
 from ssd_tutorial.onnx_detector import OnnxDetector  # noqa: E402
 from ssd_tutorial.onnx_export import export_onnx  # noqa: E402
-from test_onnx import detector  # noqa: E402
+from small import untrained  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     (path / 'photos').mkdir()
     for i, r in enumerate(generated_data('street', 12, 1, size=150).train):
         r.load().save(path / 'photos' / f'{i}.png')
-    det = detector('ssd', 128, body='mobilenetv3_small_050', width=16, fit='pad')
+    det = untrained('ssd', 128, body='mobilenetv3_small_050', width=16, fit='pad')
     det.save(path / 'd.pt')
     export_onnx(det, path / 'd.onnx')
     lesson.quantise(path / 'd.onnx', path / 'photos', path / 'int8.onnx')

@@ -15,12 +15,12 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
 from ssd_tutorial.runtimes import export_openvino, export_program  # noqa: E402
-from test_onnx import detector  # noqa: E402
+from small import untrained  # noqa: E402
 
 KINDS = dict(
     animals=Detector.pretrained,
-    timm=lambda: detector('ssd', 128, body='mobilenetv3_small_050', width=16),
-    fcos=lambda: detector('fcos', 128, width=16),
+    timm=lambda: untrained('ssd', 128, body='mobilenetv3_small_050', width=16),
+    fcos=lambda: untrained('fcos', 128, spread=2, width=16),
 )
 
 
@@ -31,7 +31,7 @@ def inputs_of(det, n):
 
 
 @pytest.mark.parametrize('n', [1, 4])
-@pytest.mark.parametrize('name', ['animals', 'timm'])
+@pytest.mark.parametrize('name', KINDS)
 def test_openvino(name, n, tmp_path):
     openvino = pytest.importorskip('openvino')
     det = KINDS[name]()

@@ -9,34 +9,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from fastai.callback.core import Callback
+from small import Plug
 from ssd_tutorial.faults import InstallError
 from ssd_tutorial.cli import main
 from ssd_tutorial.config import TRACKERS, DetectorError, TrainConfig
 from ssd_tutorial.live import LivePlot
-from ssd_tutorial.records import generated_data
 from ssd_tutorial.runs import train_detector
 from ssd_tutorial.tracking import Tracker, find_trackers, track_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(arch='multiscale', size=64, width=32, variants=2, strength=0.3, bs=8)
 CFG = dict(SMALL, frozen_epochs=2, epochs=2)
-
-
-@pytest.fixture(scope='module')
-def data():
-    return generated_data('multiscale', 20, 8, size=64, n_empty=0.2)
-
-
-class Plug(Callback):
-    "Pulled before a batch of an epoch, both counted over the whole run"
-
-    def __init__(self, epoch, batch):
-        self.at = (epoch, batch)
-
-    def before_batch(self):
-        if self.training and (len(self.learn.epoch_table.rows), self.learn.iter) == self.at:
-            raise KeyboardInterrupt
 
 
 def train(data, cfg, out, plug=None, resume=False):

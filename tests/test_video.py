@@ -12,6 +12,7 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 from ssd_tutorial.boxes import iou
 from ssd_tutorial.cli import main
+from ssd_tutorial.commands import _with_videos
 from ssd_tutorial.config import TrainConfig
 from ssd_tutorial.detections import Detections
 from ssd_tutorial.faults import DataError
@@ -628,6 +630,21 @@ def test_predict_takes_films_among_photos(tmp_path, front, images, saved):
     assert len(list(read_frames(out / 'b_found.mp4'))) == 36
     assert (out / 'predictions.json').is_file()
     assert not (out / 'c_found.mp4').exists()
+
+
+def test_films_of_one_name_do_not_take_each_others_place(tmp_path, monkeypatch):
+    "Not `a.mp4` and `x/a.mp4` and `a_1.mp4`, nor two that differ in capitals alone"
+    wrote = []
+
+    def annotate(det, path, film, rows):
+        wrote.append((film.name.lower(), rows.name.lower()))
+        return SimpleNamespace(stopped=False, fault=None)
+
+    monkeypatch.setattr('ssd_tutorial.video.annotate_video', annotate)
+    films = ['a.mp4', 'x/a.mp4', 'a_1.mp4', 'y/A_1.mov', 'b.mp4']
+    assert _with_videos(films, None, tmp_path, False, {}) == []
+    assert len({film for film, _ in wrote}) == len({rows for _, rows in wrote}) == len(films)
+    assert wrote[-1] == ('b_found.mp4', 'b.jsonl')
 
 
 # ---------------------------------------------------------------- hostile files
