@@ -19,7 +19,7 @@ from .intake import as_items, match_labels, named_items, open_batches, open_size
 
 # %% ../nbs/15_detector.ipynb #1f683a8b
 class Predictor:
-    "Images in, detections out; a subclass brings the engine"
+    "Images in, detections out; a subclass brings the engine: `detect_batch` and what is around it"
     def __init__(self,
         vocab, # names, background first
         description:dict, # of the network: arch, body, …, and how an image becomes its input
