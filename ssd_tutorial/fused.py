@@ -29,7 +29,7 @@ def _pack(weight, x, padding, stride, groups):
     return reorder(weight, padding, stride, [1,1], groups, list(x.shape))
 
 def _packed_conv(x, packed, bias, padding, stride, groups, act, numbers):
-    conv = torch.ops.mkldnn._convolution_pointwise
+    conv = torch.ops.mkldnn._convolution_pointwise.default
     return conv(x, packed, bias, padding, stride, [1,1], groups, act, numbers, '')
 
 @cache
@@ -65,21 +65,29 @@ class FusedConv(nn.Module):
         padding = [k//2 for k in conv.kernel_size] if self.same else list(conv.padding)
         self.how = padding, list(conv.stride), conv.groups
 
+    def __call__(self, x): return self.forward(x)  # a copy for use has no hooks
+
 # %% ../nbs/05b_slim.ipynb #05b00007
 @patch
 def forward(self:FusedConv,
     x:Tensor, # (B,C,H,W)
 )->Tensor: # what conv, norm and ReLU make of it
     "In one operation, where the processor has it"
-    (padding,stride,groups), (act,numbers,function) = self.how, self.act
+    packed = self.packed.get(x.shape[-2:])  # the order depends on the map's sides
+    if packed is None: return self._first(x)
+    return _packed_conv(x, packed, self.bias, *self.how, *self.act[:2])
+
+@patch
+def _first(self:FusedConv, x):
+    "Pack the weights for maps of new sides, if that is possible"
+    (padding,stride,groups), (*_,function) = self.how, self.act
     if self.same and (x.shape[-1]%2 or x.shape[-2]%2):
         w = self.weight[...,1:,1:]
         return function(conv2d_same(x, w, self.bias, stride, groups=groups))
     if x.device.type!='cpu' or x.dtype!=torch.float32 or not _packs():
         return function(F.conv2d(x, self.weight, self.bias, stride, padding, 1, groups))
-    side = x.shape[-2:]  # the order depends on it: a head reads maps of several sizes
-    if side not in self.packed: self.packed[side] = _pack(self.weight, x, *self.how)
-    return _packed_conv(x, self.packed[side], self.bias, *self.how, act, numbers)
+    self.packed[x.shape[-2:]] = _pack(self.weight, x, *self.how)
+    return self.forward(x)
 
 # %% ../nbs/05b_slim.ipynb #05b0000a
 def _fits(conv):
@@ -90,12 +98,15 @@ def _fits(conv):
     halves = conv.stride==(2,2) and {*conv.kernel_size}<={3,5,7}
     return halves or not isinstance(conv, Conv2dSame)
 
+class _Through(nn.Identity):
+    def __call__(self, x): return x  # a network has a hundred of them
+
 def _pair(conv, norm):
     "What stands for a slim body's convolution and for its norm"
     act = getattr(norm, 'act', None)
     inside = type(act) in _ACTS
     return {conv: FusedConv(conv, norm, act if inside else None),
-            norm: nn.Identity() if inside else act}
+            norm: _Through() if inside else act}
 
 # %% ../nbs/05b_slim.ipynb #05b0000b
 def _row(layers, twin):
@@ -108,7 +119,7 @@ def _row(layers, twin):
         first = left.pop(0)
         if type(first) is not nn.Conv2d or not _fits(first): out.append(twin(first))
         else: out.append(FusedConv(first, take(nn.BatchNorm2d), take(nn.ReLU, nn.ReLU6)))
-        while len(out)+len(left)<len(layers): out.append(nn.Identity())  # places stay
+        while len(out)+len(left)<len(layers): out.append(_Through())  # places stay
     return nn.Sequential(OrderedDict(zip(layers._modules, out)))  # some are called by their names
 
 # %% ../nbs/05b_slim.ipynb #05b00010
@@ -124,6 +135,7 @@ def fuse(
         if hasattr(m, 'for_use'): new = m.for_use()
         elif type(m) is nn.Sequential: new = _row(m, twin)
         elif _fits(m): new = FusedConv(m)
+        elif type(m) is nn.Identity: new = _Through()
         else:
             new = copy.copy(m)  # shares weights, but not the table of its parts
             new._modules = {name: twin(part) for name,part in m._modules.items()}
@@ -143,7 +155,8 @@ class Snapshot:
             self.tables += [t for t in (m._modules, m._parameters, m._buffers) if t]
         self.model, self.held = model, self._parts()  # held: so no other object gets their place
         tensors = filter(torch.is_tensor, self.held)
-        self.weights = [w for w in tensors if not w.is_inference()]  # those cannot be written to
+        read = lambda w: w.is_floating_point() and not w.is_inference()  # no counter
+        self.weights = list(filter(read, tensors))
         self.versions = self._versions()
 
     def _parts(self): return [part for t in self.tables for part in t.values()]

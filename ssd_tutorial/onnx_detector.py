@@ -108,14 +108,19 @@ def _arena():
             where, onnxruntime.OrtArenaCfg(MOST_MEMORY, -1, -1, -1))
 
 # %% ../nbs/30_onnx.ipynb #30a0007c
+def _waiting(version):
+    "How threads wait for work: awake for 20 µs where the runtime can count them, asleep elsewhere"
+    if [int(n) for n in version.split('.')[:2]]<[1,26]: return {'intra_op.allow_spinning': '0'}
+    return {'intra_op.spin_duration_us': '20', 'force_spinning_stop': '1'}
+
 def _options(threads):
     "How the runtime works: without a word, on ONNX's own format, with memory from the arena"
     import onnxruntime
     _arena()
     how = onnxruntime.SessionOptions()
     how.log_severity_level = 4
-    idle = {'intra_op.allow_spinning': '0'}  # idle threads sleep
-    for k,v in dict(idle, load_model_format='ONNX', use_env_allocators='1').items():
+    known = dict(load_model_format='ONNX', use_env_allocators='1')
+    for k,v in (known|_waiting(onnxruntime.__version__)).items():
         how.add_session_config_entry(f'session.{k}', v)
     if threads: how.intra_op_num_threads = threads
     return how
