@@ -296,9 +296,8 @@ def pick_detector(
     import ssd_tutorial.ported  # noqa: F401  SSD300 is one of our own
     hint = '' if path else '; name your own with --detector'
     if name := shipped_name(path): return _shipped_detector(name, device, hint)
-    if str(path).startswith('hub:'):
-        return importlib.import_module('ssd_tutorial.hub').Detector.from_hub(path[4:], None, device)
-    if path and Path(path).exists(): return Detector.load(path, device)
+    if str(path).startswith('hub:') or path and Path(path).exists():
+        return Detector.load(path, device)
     if path in FROM_TORCHVISION: return Detector.from_torchvision(path, device=device)
     names = ', '.join([*shipped(), *FROM_TORCHVISION])
     raise DetectorError(f'--detector {shlex.quote(str(path))}: no such file, and no detector of '

@@ -180,7 +180,7 @@ def save(self:Detector,
 # %% ../nbs/15_detector.ipynb #4016f784
 @patch(cls_method=True)
 def load(cls:Detector,
-    path, # of `save`; or a folder with safetensors, see lesson 30d
+    path, # of `save`; or a folder, or hub:OWNER/NAME, see lesson 30d
     device='cpu', # where to put the model, see `pick_device`
 )->Detector:
     "Read a saved detector; raises DetectorError where the file does not fit"

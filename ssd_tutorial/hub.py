@@ -97,8 +97,8 @@ def hub_card(
              tags=['ssd_tutorial', str(det.description['arch'])])
     top = yaml.safe_dump(d|(dict(license=licence) if licence else {}), sort_keys=False)
     use = (f'```\nssd-tutorial predict --detector hub:{name} photo.jpg\n```\n\n```python\n'
-           'from ssd_tutorial.hub import Detector\n'
-           f"Detector.from_hub('{name}').predict('photo.jpg')\n```\n")
+           'from ssd_tutorial.detector import Detector\n'
+           f"Detector.load('hub:{name}').predict('photo.jpg')\n```\n")
     text = card_text(card) if card else _short_text(det)
     return f'---\n{top}---\n\n# {name.split("/")[-1]}\n\n{text}\n\n## Use\n\n{use}'
 

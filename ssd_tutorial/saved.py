@@ -188,6 +188,8 @@ def _checked_head(d, path):
 
 def _halves(path):
     "Description (JSON text) and weights as they lie on disk, and the bytes of the weights' file"
+    if str(path).startswith('hub:'):
+        path = importlib.import_module('ssd_tutorial.hub').fetch_folder(str(path)[4:])
     if Path(path).is_dir() or Path(path).suffix=='.safetensors':  # lesson 30d
         return importlib.import_module('ssd_tutorial.hub').read_folder(path)
     if not Path(path).is_file():
@@ -197,7 +199,7 @@ def _halves(path):
 
 # %% ../nbs/14d_files.ipynb #14d30d01
 def read_saved(
-    path, # of `Detector.save`; or a folder, see lesson 30d
+    path, # of `Detector.save`; or a folder, or hub:OWNER/NAME, see lesson 30d
 )->tuple: # description of everything (dict), weights (dict of tensors)
     "A saved detector's two halves, checked; raises DetectorError with what to do"
     d, size = _halves(path)

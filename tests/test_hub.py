@@ -145,7 +145,7 @@ def test_the_card(det, tmp_path):
         library_name='ssd_tutorial', pipeline_tag='object-detection', tags=['ssd_tutorial', 'grid']
     )
     assert all(n in text for n in det.vocab[1:])
-    assert "from_hub('me/shapes')" in text
+    assert "load('hub:me/shapes')" in text
     licensed = yaml.safe_load(hub_card(det, licence='mit').split('---')[1])
     assert licensed['license'] == 'mit'
     (page := save_folder(det, tmp_path / 'a') / 'README.md').write_text('mine')
