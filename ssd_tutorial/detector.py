@@ -76,7 +76,7 @@ def in_use(self:Detector,
     "The network that answers: a fused copy where there can be one, as new as the model"
     if not isinstance(self.model, SSDModel): return self.model.eval()
     fused, made = import_module('ssd_tutorial.fused'), self.__dict__.get('_fused')
-    if made is None or not made[0].still():
+    if made is None or not made[0].still(self.model):
         self.model.eval()
         keep_memory(2**25)  # lesson 06e
         made = self._fused = fused.Snapshot(self.model), fused.fuse(self.model)

@@ -166,8 +166,9 @@ class Snapshot:
 # %% ../nbs/05b_slim.ipynb #05b00014
 @patch
 def still(self:Snapshot,
+    model:nn.Module, # the network of now
 )->bool: # False as soon as a weight has been written to, or a part exchanged
-    "Whether the network is as it was; what is written through `.data` goes unseen"
+    "Whether a network is as it was; what is written through `.data` goes unseen"
     parts = self._parts()
-    same = len(parts)==len(self.held) and all(map(is_, parts, self.held))
-    return same and self._versions()==self.versions
+    same = model is self.model and len(parts)==len(self.held)
+    return same and all(map(is_, parts, self.held)) and self._versions()==self.versions

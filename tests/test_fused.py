@@ -101,6 +101,7 @@ CHANGES = dict(
         det.model.neck.conv[1], '0', nn.Conv2d(*bias(det).shape[1::-1], 3, padding=1, bias=False)
     ),
     wider=lambda det: det.model.double().float(),
+    another=lambda det: setattr(det, 'model', copy.deepcopy(det.model)),
 )
 
 
