@@ -31,10 +31,12 @@ def photo(name='cat.jpg'):
     return path
 
 
-def ssdlite(sure=0.0):
-    """As torchvision documents it, untrained: its weights are not at hand. Then every class of
-    every anchor passes its threshold of 0.001 and enters suppression. `sure` is added to the
-    logits of background: at 12 nothing passes, which is the fastest that it can be."""
+def ssdlite(sure=0.0, printed=False):
+    """torchvision's, untrained: its weights are not at hand. Then every class of every anchor
+    passes its threshold of 0.001 and enters suppression. `sure` is added to the logits of
+    background: at 12 nothing passes, which is the fastest that it can be. `printed`: as the
+    example in its documentation prints it, `model.eval()` and `model(x)`, which keeps what
+    gradients would need; elsewhere within `torch.inference_mode()`."""
     torch.manual_seed(0)
     net = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
     for layer in net.head.classification_head.module_list:
@@ -43,7 +45,7 @@ def ssdlite(sure=0.0):
     prepare = SSDLite320_MobileNet_V3_Large_Weights.DEFAULT.transforms()
 
     def look(path):
-        with torch.inference_mode():
+        with torch.inference_mode(not printed):
             return net([prepare(decode_image(str(path)))])[0]
 
     return look
@@ -57,9 +59,9 @@ def exported():
     return OnnxDetector(file, threads=torch.get_num_threads())
 
 
-def photo_case(onnx=False, sure=0.0, **_):
+def photo_case(onnx=False, sure=0.0, printed=False, **_):
     "Both decode, resize, look and suppress; what they find is not compared: one has learnt nothing"
-    det, look, path = exported() if onnx else Detector.pretrained(), ssdlite(sure), photo()
+    det, look, path = exported() if onnx else Detector.pretrained(), ssdlite(sure, printed), photo()
     assert det.predict(path).names == ['cat']
     assert (len(look(path)['boxes']) > 0) == (sure < 12)
     return lambda: det.predict(path), lambda: look(path)
