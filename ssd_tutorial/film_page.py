@@ -165,6 +165,6 @@ async def follow(self:Films,
         if error is None: yield line(film=f'film/{job.out.stem}', said=_said(future.result()))
         elif isinstance(error, UserError): yield line(error=_renamed(error, job.source))
         else: yield line(error=f'This film could not be worked on ({type(error).__name__}).')
-    finally: job.stop.set()
+    finally: future.done() or job.stop.set()  # what is done, `_done` is about to keep
 
 def _said(report): return f'{report} {report.fault and f"The film {report.fault}."}'.strip()

@@ -1,9 +1,10 @@
 "The page: what it is told, whom it answers, how it stays small, and how it behaves in a browser"
 
-import contextlib, io, json, os, re, signal, socket, struct, subprocess, sys, time, zlib
+import asyncio, contextlib, io, json, os, re, signal, socket, struct, subprocess, sys, time, zlib
 import urllib.error, urllib.parse, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
@@ -440,6 +441,26 @@ def folders():
     import tempfile
 
     return set(Path(tempfile.gettempdir()).glob('ssd_tutorial_films_*'))
+
+
+def test_a_film_that_is_ready_is_kept(det, tmp_path):
+    "Whoever reads its last line before the server has noted its end does not stop it"
+    from ssd_tutorial.film_page import FilmJob, Films
+
+    async def run():
+        films, job = Films(det), FilmJob(det, tmp_path / 'a.film', tmp_path / 'a.mp4')
+        job.out.write_bytes(b'film')
+        future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda f: films._done(job, f))
+        future.set_result(SimpleNamespace(fault=''))
+        said = [line async for line in films.follow(job, future, 1.0)]
+        await asyncio.sleep(0)
+        return said, films.kept
+
+    said, kept = asyncio.run(run())
+    assert '"film"' in said[-1]
+    assert list(kept) == ['a']
+    assert (tmp_path / 'a.mp4').exists()
 
 
 def test_films_are_not_kept_for_ever(det, film):

@@ -196,7 +196,8 @@ def test_what_is_installed_works(tmp_path):
         shutil.copy(ROOT / name, source)
     run('setup.py', '-q', 'sdist', '-d', str(tmp_path / 'out'), at=source)
     with tarfile.open(next((tmp_path / 'out').glob('*.tar.gz'))) as t:
-        t.extractall(tmp_path / 'unpacked', filter='data')
+        safe = dict(filter='data') if hasattr(tarfile, 'data_filter') else {}  # from 3.11.4 on
+        t.extractall(tmp_path / 'unpacked', **safe)
     run(
         *'-m pip wheel -q --no-deps --no-build-isolation -w'.split(),
         str(tmp_path / 'out'),
