@@ -382,7 +382,7 @@ CASES = [
      "torchvision's ssd300_vgg16, the same weights", '4 pictures of 300 × 300, C=20'),
     ('mAP', map_case, {}, 2, None, 'pycocotools: evaluate, accumulate, summarise',
      '1000 images, 20 classes, 100 detections each'),
-    ('`predict`, a photograph', photo_case, dict(printed=True, rest=0.02), 1.5, None,
+    ('`predict`, a photograph', photo_case, dict(printed=True, rest=0.02), 1.8, None,
      "torchvision's ssdlite320_mobilenet_v3_large as its documentation prints it, "
      'gradients and all; untrained: all of its candidates pass',
      'a JPEG of 451 × 300, decoded, resized, network, NMS; the shipped detector'),
