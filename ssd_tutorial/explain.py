@@ -11,7 +11,7 @@ import io, time
 import numpy as np
 from .letterbox import content_box
 from .palette import class_color, ink_on
-from .pictures import open_header, open_image, upright_hw
+from .pictures import open_image, open_reduced
 
 # %% ../nbs/31_page.ipynb #31a0000d
 FLOOR = .01 # lowest score of a candidate that is sent, where the page's slider begins
@@ -124,9 +124,7 @@ def explain(
     file, # encoded picture in a file object
 )->dict: # what JSON can hold: size_wh; a row for each candidate; anchors; seconds of the model
     "What a page needs to show and filter one picture; raises DataError where it is none"
-    image = open_image(file, det._at_least())
-    file.seek(0)
-    with open_header(file) as head: size_hw = upright_hw(head)[0]
+    image, size_hw = open_reduced(file, det._at_least())
     start = time.perf_counter()
     found = candidates_of(det, image, size_hw)
     seconds = time.perf_counter()-start
