@@ -23,7 +23,8 @@ from .inputs import resize_square, stack_inputs, to_input
 from .intake import lent
 from . import nms  # noqa: F401  gives models `decode` and `find`
 from .predictor import AHEAD, PROTOCOLS, Predictor  # noqa: F401  written below
-from .saved import FORMAT, STANDARD, _in_numbers, read_model, shipped_path
+from .saved import (
+    FORMAT, STANDARD, _as_written, _in_numbers, read_model, shipped_path)
 from .system import keep_memory, save_whole
 
 # %% ../nbs/15_detector.ipynb #15000031
@@ -173,8 +174,7 @@ def save(self:Detector,
     half:bool=False, # weights in float16: half the file
 )->Path: # the path
     "Weights as tensors and a JSON description, in one file; raises WriteError"
-    small = lambda v: v.half() if half and v.is_floating_point() else v
-    state = {k: small(v.detach().cpu()).contiguous() for k,v in self.model.state_dict().items()}
+    state = {k: v.contiguous() for k,v in _as_written(self.model.state_dict(), half).items()}
     return save_whole(dict(json=json.dumps(self.head()), state=state), path)
 
 # %% ../nbs/15_detector.ipynb #4016f784

@@ -16,7 +16,7 @@ from .checks import is_watched
 from .config import DetectorError
 from .detector import Detector
 from .faults import printable
-from .saved import _checked_head
+from .saved import _as_written, _checked_head
 from .system import save_whole
 
 # %% ../nbs/30d_hub.ipynb #30d00008
@@ -26,9 +26,8 @@ def pack_weights(
 )->bytes: # of a .safetensors file
     "Weights as safetensors, on the CPU, each with memory of its own"
     from safetensors.torch import save
-    small = lambda v: v.half() if half and v.is_floating_point() else v
     flat = dict(memory_format=torch.contiguous_format)
-    own = {k: small(v.detach().cpu()).clone(**flat) for k,v in state.items()}
+    own = {k: v.clone(**flat) for k,v in _as_written(state, half).items()}
     return save(own, dict(format='pt'))
 
 # %% ../nbs/30d_hub.ipynb #30d0000b

@@ -283,3 +283,9 @@ def _in_numbers(found):
     if all(f['boxes_xyxy'].isfinite().all() for f in found): return found
     raise DetectorError('The network answers with boxes that are no numbers.', 'Its weights are '
                         'damaged, or its training went astray: use another file, or train again.')
+
+# %% ../nbs/14d_files.ipynb #14d30d06
+def _as_written(state, half):
+    "Weights on the CPU; with `half` in float16, but for whole numbers"
+    small = lambda v: v.half() if half and v.is_floating_point() else v
+    return {k: small(v.detach().cpu()) for k,v in state.items()}
